@@ -1,0 +1,67 @@
+# Every target works on a fresh clone that has Python 3.11 or later, pip and make, and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first of these that the machine has; `make demo PYTHON=/path/to/python3.12` overrides.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
+PYTEST := $(BIN)/python -m pytest
+CODE := $(wildcard src tests bench examples)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.PHONY: help demo test check bench lock format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime ## run the main job end to end on the embedded store
+	@$(BIN)/pilothouse demo
+
+test: $(VENV)/.dev ## run the whole test suite, real PostgreSQL included
+	@$(PYTEST) -n 2 --dist worksteal
+
+check: $(VENV)/.dev ## format, lint, types, import rules, dependencies, dead code, fast tests
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/mypy $(CODE)
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/deptry src
+	@$(BIN)/vulture $(CODE)
+	@$(PYTEST) -n 2 --dist worksteal -m "not slow and not crash and not postgres"
+
+bench: $(VENV)/.dev ## run the benchmarks
+	@$(BIN)/python -m bench
+
+lock: $(VENV)/.dev ## write requirements/ anew after a change of dependencies (LOCK_FLAGS=--upgrade for newer versions)
+	@$(LOCK) $(LOCK_FLAGS) --output-file requirements/runtime.txt
+	@$(LOCK) $(LOCK_FLAGS) --all-extras --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
+
+format: $(VENV)/.dev ## format the code and fix what can be fixed mechanically
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+clean: ## remove the virtual environment, caches and build output
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(or $(PYTHON),python3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pilothouse needs Python 3.11 or later; name one with PYTHON=/path/to/python3")'
+	@$(PYTHON) -m venv $(VENV)
+
+# Each stamp stands for one finished install and is older than pyproject.toml or its constraints when it must be redone.
+$(VENV)/.runtime: pyproject.toml requirements/runtime.txt | $(BIN)/python
+	@echo "Installing Pilothouse into $(VENV)"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/runtime.txt
+	@$(PIP_INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
+	@echo "Installing Pilothouse and its development tools into $(VENV)"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
+	@$(PIP_INSTALL) --no-deps --editable .
+	@touch $@

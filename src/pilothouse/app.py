@@ -1,0 +1,144 @@
+"""App: what a user's module creates. It knows the agents, and submits runs to the database of the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, TypeVar, overload
+
+from pilothouse.clock import from_datetime
+from pilothouse.config import load_settings
+from pilothouse.control import agents as registered
+from pilothouse.control.runs import Request, Submitted, Submitter
+from pilothouse.domain.lanes import LANE_ORDER, Lane
+from pilothouse.domain.retries import Backoff
+from pilothouse.engine.agent import Agent, AgentOptions, make_agent
+from pilothouse.errors import ConfigError
+from pilothouse.store.database import Database, open_database
+from pilothouse.store.migrations import ensure_current
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class App:
+    """A set of agents under one name. `pilothouse up` finds it by `app = "module:attribute"` in pilothouse.toml."""
+
+    def __init__(self, name: str) -> None:
+        if not name:
+            raise ConfigError("an App needs a name, for example App('support-desk')")
+        self.name = name
+        self._agents: dict[str, Agent] = {}
+        self._db: Database | None = None
+        self._submitter: Submitter | None = None
+
+    @property
+    def agents(self) -> Mapping[str, Agent]:
+        return MappingProxyType(self._agents)
+
+    @overload
+    def agent(self, handler: H, /) -> H: ...
+
+    @overload
+    def agent(
+        self,
+        *,
+        name: str | None = None,
+        lane: str = "normal",
+        priority: int = 0,
+        max_attempts: int = 3,
+        max_losses: int = 5,
+        timeout_seconds: float | None = None,
+        run_timeout_seconds: float | None = None,
+        backoff: Backoff | None = None,
+        fatal: tuple[type[Exception], ...] = (),
+    ) -> Callable[[H], H]: ...
+
+    def agent(self, handler: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+        """Registers a function as an agent; works with and without arguments.
+
+        `name` defaults to the function's. `lane` and `priority` (0 to 9) are defaults of its runs. `max_attempts`
+        bounds attempts that end in failure, `max_losses` those lost with their worker. `timeout_seconds` bounds one
+        attempt, `run_timeout_seconds` the whole run from when it is due. `backoff` says how long to wait between
+        attempts; after an error of a type in `fatal` there is none.
+        Raises ConfigError for a name that is taken, types that JSON cannot carry, and options that do not fit.
+        """
+        if handler is not None:
+            self._add(handler, name, options)
+            return handler
+
+        def register(function: H) -> H:
+            self._add(function, name, options)
+            return function
+
+        return register
+
+    def _add(self, handler: Any, name: str | None, options: dict[str, Any]) -> None:
+        chosen = name or getattr(handler, "__name__", repr(handler))
+        if chosen in self._agents:
+            raise ConfigError(f"App {self.name!r} has two agents named {chosen!r}; give one another name=…")
+        self._agents[chosen] = make_agent(chosen, handler, _options(chosen, handler, options))
+
+    async def submit(
+        self,
+        agent: str,
+        input: Any = None,
+        *,
+        lane: str | None = None,
+        priority: int | None = None,
+        at: datetime | None = None,
+        idempotency_key: str | None = None,
+        tenant: str = "default",
+    ) -> Submitted:
+        """Submits a run to the database of the settings; returns once it is durable.
+
+        `input` is JSON data that fits the agent's types. `at` is an aware datetime before which it does not start.
+        The same `idempotency_key` with the same input gives the same run.
+        Raises NotFound, InvalidInput that names each field, Conflict for a key used with another input.
+        """
+        submitter = await self._connect()
+        return await submitter.submit(
+            Request(
+                agent=agent,
+                input={} if input is None else input,
+                principal=f"app:{self.name}",
+                lane=lane,
+                priority=priority,
+                available_at=None if at is None else from_datetime(at),
+                idempotency_key=idempotency_key,
+                tenant=tenant,
+            )
+        )
+
+    async def close(self) -> None:
+        """Closes the database that `submit` opened."""
+        if self._submitter is not None and self._db is not None:
+            await self._submitter.close()
+            await asyncio.to_thread(self._db.close)
+            self._submitter = self._db = None
+
+    async def _connect(self) -> Submitter:
+        if self._submitter is None:
+            settings = load_settings()
+            self._db = open_database(settings.database_url, pool_size=settings.pool_size)
+            await asyncio.to_thread(self._db.start)
+            await asyncio.to_thread(ensure_current, self._db)
+            cards = [agent.card(self.name, settings.attempt_timeout_seconds) for agent in self._agents.values()]
+            await self._db.transaction(lambda tx: registered.register(tx, cards, principal=f"app:{self.name}"))
+            self._submitter = Submitter(self._db)
+        return self._submitter
+
+
+def _options(name: str, handler: Any, given: dict[str, Any]) -> AgentOptions:
+    values = dict(given)
+    lane = values.pop("lane", Lane.NORMAL)
+    if lane not in set(LANE_ORDER):
+        raise ConfigError(f"agent {name!r}: lane {lane!r} does not exist; use {', '.join(LANE_ORDER)}")
+    if values.get("backoff") is None:
+        values.pop("backoff", None)
+    try:
+        return AgentOptions(lane=Lane(lane), description=inspect.getdoc(handler) or "", **values)
+    except TypeError as error:
+        raise ConfigError(f"agent {name!r}: {error}") from error

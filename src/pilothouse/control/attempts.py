@@ -1,0 +1,386 @@
+"""Attempts: claim runs, write their checkpoints, settle them, and reap those whose worker is gone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pilothouse import payloads
+from pilothouse.control import audit, runs, waits
+from pilothouse.control.counters import Tally
+from pilothouse.control.waits import Wait
+from pilothouse.domain.lanes import AGEING_SECONDS, LANE_ORDER, Demand, Lane
+from pilothouse.domain.retries import Backoff
+from pilothouse.domain.runs import TERMINAL, Ending, Limits, Next, RunState, Spent, next_state, outcome_of
+from pilothouse.errors import LeaseLost
+from pilothouse.store.database import Row, Transaction
+
+REAP_BATCH = 16
+LOSS_BACKOFF = Backoff(first_seconds=1.0, limit_seconds=60.0)
+
+AttemptKey = tuple[str, int]
+"""(run id, attempt number): the fencing token."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRun:
+    """What a worker gets to know of a run that it has claimed. Instants in microseconds of the database's clock."""
+
+    run_id: str
+    attempt: int
+    tenant: str
+    agent: str
+    lane: Lane
+    input: str
+    failures: int
+    losses: int
+    max_attempts: int
+    max_losses: int
+    parent_id: str | None
+    root_id: str
+    deadline_at: int | None
+    created_at: int
+    claimed_at: int
+    is_cancelling: bool
+
+    @property
+    def key(self) -> AttemptKey:
+        return (self.run_id, self.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A step's stored result, and the child runs that come into being with it."""
+
+    run_id: str
+    attempt: int
+    key: str
+    kind: str
+    request_hash: str
+    request: str
+    state: str
+    result: str | None
+    error: str | None
+    tries: int
+    started_at: int
+    finished_at: int
+    children: tuple[runs.Request, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    run_id: str
+    attempt: int
+    at: int
+    level: str
+    message: str
+    fields: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an attempt ended, and where its run goes from there."""
+
+    run_id: str
+    attempt: int
+    parent_id: str | None
+    ending: Ending
+    next: Next
+    output: str | None = None
+    error: str | None = None
+    reason: str | None = None
+    failed_steps: tuple[str, ...] = ()
+    wake_at: int | None = None
+    waits: tuple[Wait, ...] = ()
+    steps_executed: int = 0
+    steps_replayed: int = 0
+
+    @property
+    def key(self) -> AttemptKey:
+        return (self.run_id, self.attempt)
+
+
+def fence_worker(tx: Transaction, worker_id: str) -> None:
+    """Everything a worker writes, it writes while it holds its lease. Raises LeaseLost."""
+    if tx.fetch_one("fence_worker", id=worker_id) is None:
+        raise LeaseLost(f"worker {worker_id} lost its lease; its runs go on elsewhere")
+
+
+def claim_runs(tx: Transaction, worker_id: str, demand: Demand, agents: Sequence[str]) -> list[ClaimedRun]:
+    """Takes as many eligible runs as the worker has room for, and starts an attempt of each."""
+    picked = _pick(tx, demand, agents)
+    if not picked:
+        return []
+    taken = tx.fetch_many("take_runs", [{"id": id} for id in picked])
+    tx.send_many("start_attempts", [_attempt_row(row, worker_id) for row in taken])
+    tx.send_many("delete_waits", [{"id": id} for id, was in picked.items() if was == RunState.WAITING])
+    _record_claims(tx, taken, picked, worker_id)
+    place = {id: index for index, id in enumerate(picked)}
+    return [_claimed(row) for row in sorted(taken, key=lambda row: place[row["id"]])]
+
+
+def _pick(tx: Transaction, demand: Demand, agents: Sequence[str]) -> dict[str, str]:
+    room = [
+        {"lane": lane, "reserved": demand.reserved[lane], "rank": rank}
+        for rank, lane in enumerate(LANE_ORDER)
+        if demand.most_of(lane) > 0
+    ]
+    rows = tx.fetch_all(
+        "pick_runs",
+        room=payloads.encode(room),
+        agents=payloads.encode(list(agents)),
+        shared=demand.shared,
+        most=max(demand.most_of(lane) for lane in LANE_ORDER),
+        ageing_us=int(AGEING_SECONDS * 1_000_000),
+    )
+    return {row["id"]: row["was"] for row in rows}
+
+
+def _attempt_row(row: Row, worker_id: str) -> Row:
+    return {"run_id": row["id"], "number": row["attempt"], "worker_id": worker_id}
+
+
+def _claimed(row: Row) -> ClaimedRun:
+    return ClaimedRun(
+        run_id=row["id"],
+        attempt=row["attempt"],
+        tenant=row["tenant"],
+        agent=row["agent"],
+        lane=Lane(row["lane"]),
+        input=row["input"],
+        failures=row["failures"],
+        losses=row["losses"],
+        max_attempts=row["max_attempts"],
+        max_losses=row["max_losses"],
+        parent_id=row["parent_id"],
+        root_id=row["root_id"],
+        deadline_at=row["deadline_at"],
+        created_at=row["created_at"],
+        claimed_at=row["claimed_at"],
+        is_cancelling=row["cancel_requested_at"] is not None,
+    )
+
+
+def _record_claims(tx: Transaction, taken: Sequence[Row], was: Mapping[str, str], worker_id: str) -> None:
+    principal = f"worker:{worker_id}"
+    tally = Tally()
+    entries = []
+    for row in taken:
+        tally.move(row["agent"], row["lane"], was[row["id"]], RunState.RUNNING)
+        entries.append(_run_entry("run.claimed", row, principal=principal, before=was[row["id"]], after="running"))
+    audit.record(tx, entries)
+    tally.write(tx)
+
+
+def _run_entry(
+    action: str, row: Row, *, principal: str, before: str, after: str, reason: str | None = None
+) -> audit.AuditRow:
+    return audit.entry(
+        action,
+        "run",
+        row["id"],
+        principal=principal,
+        tenant=row["tenant"],
+        before=before,
+        after=after,
+        reason=reason,
+        attempt=row["attempt"],
+    )
+
+
+def write_checkpoints(tx: Transaction, checkpoints: Sequence[Checkpoint]) -> list[Exception | None]:
+    """Stores checkpoints and starts their children; per checkpoint None, or why it was not stored.
+
+    LeaseLost: the attempt does not hold its run any more. Refused: a child's input does not fit; nothing was stored.
+    """
+    children = [child for checkpoint in checkpoints for child in checkpoint.children]
+    planned = dict(zip((c.id for c in children), runs.plan_runs(tx, children) if children else [], strict=True))
+    refusals = [_first_refusal(checkpoint, planned) for checkpoint in checkpoints]
+    accepted = [c for c, refusal in zip(checkpoints, refusals, strict=True) if refusal is None]
+    stored = _insert_checkpoints(tx, accepted)
+    _insert_children(tx, [c for c in accepted if (c.run_id, c.key) in stored], planned)
+    return [
+        refusal if refusal or (c.run_id, c.key) in stored else _fenced(c.run_id, c.attempt)
+        for c, refusal in zip(checkpoints, refusals, strict=True)
+    ]
+
+
+def _first_refusal(checkpoint: Checkpoint, planned: Mapping[str, Row | Exception]) -> Exception | None:
+    answers = (planned[child.id] for child in checkpoint.children)
+    return next((answer for answer in answers if isinstance(answer, Exception)), None)
+
+
+def _insert_checkpoints(tx: Transaction, checkpoints: Sequence[Checkpoint]) -> set[tuple[str, str]]:
+    if not checkpoints:
+        return set()
+    rows = [
+        {
+            "run_id": c.run_id,
+            "key": c.key,
+            "attempt": c.attempt,
+            "kind": c.kind,
+            "request_hash": c.request_hash,
+            "request": c.request,
+            "state": c.state,
+            "result": c.result,
+            "error": c.error,
+            "tries": c.tries,
+            "started_at": c.started_at,
+            "finished_at": c.finished_at,
+        }
+        for c in checkpoints
+    ]
+    return {(row["run_id"], row["key"]) for row in tx.fetch_many("insert_checkpoints", rows)}
+
+
+def _insert_children(tx: Transaction, parents: Sequence[Checkpoint], planned: Mapping[str, Row | Exception]) -> None:
+    children = [child for parent in parents for child in parent.children]
+    rows = [row for child in children if isinstance(row := planned[child.id], dict)]
+    runs.insert_runs(tx, children, rows)
+
+
+def _fenced(run_id: str, attempt: int) -> LeaseLost:
+    return LeaseLost(f"attempt {run_id}.{attempt} does not hold its run any more; what it wrote was dropped")
+
+
+def write_logs(tx: Transaction, lines: Sequence[LogLine]) -> None:
+    if lines:
+        tx.send_many("insert_logs", [{name: getattr(line, name) for name in LogLine.__slots__} for line in lines])
+
+
+def write_progress(tx: Transaction, progress: Mapping[AttemptKey, tuple[int, int | None]]) -> None:
+    """The latest `done` of `total` per attempt."""
+    rows = [
+        {"run_id": run_id, "attempt": attempt, "done": done, "total": total}
+        for (run_id, attempt), (done, total) in progress.items()
+    ]
+    if rows:
+        tx.send_many("set_progress", rows)
+
+
+def settle_attempts(tx: Transaction, settlements: Sequence[Settlement], *, principal: str) -> set[AttemptKey]:
+    """Ends attempts and moves their runs on; returns those that were still theirs to end.
+
+    Locks every run that changes or is looked at together, in one order: a child's end and its parent's going to
+    sleep see each other, whichever comes first.
+    """
+    if not settlements:
+        return set()
+    _lock_families(tx, settlements)
+    settled = tx.fetch_many("settle_runs", [_settle_row(s) for s in settlements])
+    by_key = {s.key: s for s in settlements}
+    tx.send_many("finish_attempts", [_finish_row(by_key[row["id"], row["attempt"]]) for row in settled])
+    _mark_failed_steps(tx, settlements)
+    for row in settled:
+        waits.add_waits(tx, row["id"], row["attempt"], by_key[row["id"], row["attempt"]].waits)
+    waits.release_parents(tx, settled)
+    _record_settled(tx, settled, by_key, principal)
+    for row in settled:
+        if row["state"] == RunState.CANCELLED:
+            runs.cancel_lineage(tx, row["id"], principal=principal, reason="its parent was cancelled")
+    return {(row["id"], row["attempt"]) for row in settled}
+
+
+def _lock_families(tx: Transaction, settlements: Sequence[Settlement]) -> None:
+    parents = [s.parent_id for s in settlements if s.parent_id and s.next.state in TERMINAL]
+    children = [wait.name for s in settlements for wait in s.waits if wait.kind == "child"]
+    if parents or children:
+        waits.lock_runs(tx, [*parents, *children, *(s.run_id for s in settlements)])
+
+
+def _settle_row(s: Settlement) -> Row:
+    delay = s.next.delay_seconds
+    return {
+        "run_id": s.run_id,
+        "attempt": s.attempt,
+        "state": s.next.state,
+        "delay_us": None if delay is None else int(delay * 1_000_000),
+        "wake_at": s.wake_at,
+        "output": s.output,
+        "error": s.error,
+        "failure": int(s.ending in ("failed", "fatal")),
+        "loss": int(s.ending == "lost"),
+    }
+
+
+def _finish_row(s: Settlement) -> Row:
+    return {
+        "run_id": s.run_id,
+        "number": s.attempt,
+        "outcome": outcome_of(s.ending),
+        "error": s.error,
+        "steps_executed": s.steps_executed,
+        "steps_replayed": s.steps_replayed,
+    }
+
+
+def _mark_failed_steps(tx: Transaction, settlements: Sequence[Settlement]) -> None:
+    rows = [{"run_id": s.run_id, "attempt": s.attempt, "key": key} for s in settlements for key in s.failed_steps]
+    if rows:
+        tx.send_many("mark_retryable", rows)
+
+
+def _record_settled(
+    tx: Transaction, settled: Sequence[Row], by_key: Mapping[AttemptKey, Settlement], principal: str
+) -> None:
+    tally = Tally()
+    entries = []
+    for row in settled:
+        settlement = by_key[row["id"], row["attempt"]]
+        agent, lane, state = row["agent"], row["lane"], row["state"]
+        tally.move(agent, lane, RunState.RUNNING, state)
+        tally.attempt(agent, lane, outcome_of(settlement.ending))
+        if row["finished_at"] is not None:
+            tally.duration(agent, lane, state, row["finished_at"] - row["started_at"])
+        action = settlement.next.action if state == settlement.next.state else "run.cancelled"
+        entries.append(
+            _run_entry(action, row, principal=principal, before="running", after=state, reason=settlement.reason)
+        )
+    audit.record(tx, entries)
+    tally.write(tx)
+
+
+def reap_workers(tx: Transaction, *, principal: str) -> list[AttemptKey]:
+    """Ends the lease of workers that stopped renewing it; their attempts are lost and their runs go on elsewhere."""
+    reaped: list[AttemptKey] = []
+    for worker in tx.fetch_all("expired_workers", limit=REAP_BATCH):
+        if tx.fetch_one("lose_worker", id=worker["id"]) is None:
+            continue
+        audit.record(
+            tx,
+            [
+                audit.entry(
+                    "worker.lost",
+                    "worker",
+                    worker["id"],
+                    principal=principal,
+                    before="running",
+                    after="lost",
+                    reason="its lease ran out",
+                )
+            ],
+        )
+        lost = [_lost(row, worker["id"]) for row in tx.fetch_all("running_attempts", worker_id=worker["id"])]
+        reaped.extend(settle_attempts(tx, lost, principal=principal))
+    return reaped
+
+
+def _lost(row: Row, worker_id: str) -> Settlement:
+    limits = Limits(row["max_attempts"], row["max_losses"], LOSS_BACKOFF)
+    following = next_state(
+        "lost", Spent(row["failures"], row["losses"]), limits, delay_seconds=None, jitter=random.random()
+    )
+    error = None
+    if following.state == RunState.FAILED:
+        message = f"{row['losses'] + 1} workers died or vanished while they ran it, the last one {worker_id}"
+        error = payloads.encode({"type": "WorkerLost", "message": message})
+    return Settlement(
+        run_id=row["run_id"],
+        attempt=row["number"],
+        parent_id=row["parent_id"],
+        ending="lost",
+        next=following,
+        error=error,
+        reason=f"worker {worker_id} lost its lease",
+    )

@@ -1,0 +1,91 @@
+"""The audit: who did what to which row, when and why, written in the transaction of the change itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict, Unpack
+
+from pilothouse.errors import NotFound
+from pilothouse.store.database import Database, Row, Transaction
+
+AuditRow = Mapping[str, object]
+
+
+class Facts(TypedDict, total=False):
+    """What a record may say beyond its action: `before` and `after` are states."""
+
+    tenant: str
+    before: str | None
+    after: str | None
+    reason: str | None
+    run_id: str | None
+    attempt: int | None
+
+
+NO_FACTS: AuditRow = {
+    "tenant": "default",
+    "before": None,
+    "after": None,
+    "reason": None,
+    "run_id": None,
+    "attempt": None,
+}
+
+
+def entry(action: str, entity: str, entity_id: str, *, principal: str, **facts: Unpack[Facts]) -> AuditRow:
+    """One record; its instant and number are given by the database."""
+    return {
+        **NO_FACTS,
+        "action": action,
+        "entity": entity,
+        "entity_id": entity_id,
+        "principal": principal,
+        **facts,
+    }
+
+
+def record(tx: Transaction, entries: Sequence[AuditRow]) -> None:
+    if entries:
+        tx.send_many("insert_audit", entries)
+
+
+async def tail(
+    db: Database,
+    *,
+    limit: int = 50,
+    before: int | None = None,
+    action: str | None = None,
+    tenant: str | None = None,
+    entity_id: str | None = None,
+) -> list[Row]:
+    """The newest records first; `before` is the last number of the page before."""
+    return await db.read(
+        lambda tx: tx.fetch_all(
+            "tail_audit", limit=limit, before=before, action=action, tenant=tenant, entity_id=entity_id
+        )
+    )
+
+
+async def follow(
+    db: Database, *, after: int, limit: int = 500, action: str | None = None, tenant: str | None = None
+) -> list[Row]:
+    """The records that come after number `after`, oldest first, none skipped."""
+    return await db.read(lambda tx: tx.fetch_all("list_audit", after=after, limit=limit, action=action, tenant=tenant))
+
+
+async def of_entity(db: Database, entity_id: str, *, after: int = 0, limit: int = 1000) -> list[Row]:
+    """What was done to one run, worker or agent, oldest first."""
+    return await db.read(lambda tx: tx.fetch_all("audit_of_entity", entity_id=entity_id, after=after, limit=limit))
+
+
+async def last_seq(db: Database) -> int:
+    row = await db.read(lambda tx: tx.fetch_one("last_audit_seq"))
+    return int(row["seq"]) if row else 0
+
+
+async def show(db: Database, seq: int) -> Row:
+    """One record. Raises NotFound."""
+    row = await db.read(lambda tx: tx.fetch_one("audit_by_seq", seq=seq))
+    if row is None:
+        raise NotFound(f"there is no audit record {seq}; `pilothouse audit tail` lists the latest")
+    return row

@@ -1,0 +1,65 @@
+"""`db check`: the invariants of the run log, each proved by a query that must find nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pilothouse.store.database import Database, Row, Transaction
+
+FOUND_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """`looked_at` names the table whose rows it speaks of."""
+
+    name: str
+    statement: str
+    looked_at: str
+    needs_grace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one invariant holds: how many rows were `checked`, and what broke it (`found`, at most 20 shown)."""
+
+    name: str
+    checked: int
+    found: list[Row]
+
+    @property
+    def holds(self) -> bool:
+        return not self.found
+
+
+INVARIANTS = (
+    Invariant("no running run without a live lease", "check_running_without_lease", "runs", needs_grace=True),
+    Invariant("no running attempt beside its run's latest", "check_attempt_not_settled", "attempts"),
+    Invariant("attempts are numbered without a gap", "check_attempts_counted", "runs"),
+    Invariant("every attempt was claimed once and settled once", "check_settled_once", "attempts"),
+    Invariant("no checkpoint by a foreign attempt", "check_foreign_checkpoint", "checkpoints", needs_grace=True),
+    Invariant("a run has an end exactly when it has ended", "check_ended_without_time", "runs"),
+    Invariant("no waiting run whose wait is over", "check_missed_wake", "runs"),
+    Invariant("no waiting run that waits for nothing", "check_wait_without_end", "runs"),
+    Invariant("run counters equal the rows they count", "check_run_counters", "runs"),
+    Invariant("attempt counters equal the rows they count", "check_attempt_counters", "attempts"),
+)
+
+
+async def check(db: Database, *, grace_us: int) -> list[Verdict]:
+    """Proves every invariant on one snapshot. `grace_us` is how long a lease may have run out unreaped."""
+    return await db.read(lambda tx: _check(tx, grace_us))
+
+
+def _check(tx: Transaction, grace_us: int) -> list[Verdict]:
+    sizes = tx.fetch_one("check_sizes") or {}
+    return [
+        Verdict(invariant.name, int(sizes[invariant.looked_at]), _broken(tx, invariant, grace_us))
+        for invariant in INVARIANTS
+    ]
+
+
+def _broken(tx: Transaction, invariant: Invariant, grace_us: int) -> list[Row]:
+    if invariant.needs_grace:
+        return tx.fetch_all(invariant.statement, limit=FOUND_SHOWN, grace_us=grace_us)
+    return tx.fetch_all(invariant.statement, limit=FOUND_SHOWN)

@@ -1,0 +1,57 @@
+"""Counters: how many runs are in each state, how attempts ended, how long runs took. Never counted over history."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from pilothouse.domain.runs import RunState
+from pilothouse.store.database import Row, Transaction
+
+SHARDS = 16
+DURATION_BUCKETS_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+INFINITE = "+Inf"
+
+
+class Tally:
+    """The changes of one transaction, summed, then written with one statement."""
+
+    def __init__(self) -> None:
+        self._changes: Counter[tuple[str, str, str, str]] = Counter()
+
+    def enter(self, agent: str, lane: str, state: str) -> None:
+        self._changes["runs", agent, lane, state] += 1
+
+    def leave(self, agent: str, lane: str, state: str) -> None:
+        self._changes["runs", agent, lane, state] -= 1
+
+    def move(self, agent: str, lane: str, before: str, after: str) -> None:
+        self.leave(agent, lane, before)
+        self.enter(agent, lane, after)
+
+    def attempt(self, agent: str, lane: str, outcome: str) -> None:
+        self._changes["attempts", agent, lane, outcome] += 1
+
+    def duration(self, agent: str, lane: str, state: str, duration_us: int) -> None:
+        """How long a run took from its first claim to its end; cancelled ones say nothing about the agent."""
+        if state == RunState.CANCELLED:
+            return
+        seconds = duration_us / 1_000_000
+        bucket = next((str(limit) for limit in DURATION_BUCKETS_SECONDS if seconds <= limit), INFINITE)
+        self._changes["run_seconds", agent, lane, bucket] += 1
+        self._changes["run_us", agent, lane, ""] += duration_us
+
+    def write(self, tx: Transaction) -> None:
+        """In one order, so that two processes of one shard never wait for each other in a circle."""
+        shard = os.getpid() % SHARDS
+        rows = [
+            {"name": name, "agent": agent, "lane": lane, "label": label, "shard": shard, "value": value}
+            for (name, agent, lane, label), value in sorted(self._changes.items())
+            if value
+        ]
+        if rows:
+            tx.send_many("add_counters", rows)
+
+
+def read(tx: Transaction, name: str | None = None) -> list[Row]:
+    return tx.fetch_all("read_counters", name=name)

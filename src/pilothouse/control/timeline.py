@@ -1,0 +1,131 @@
+"""Everything that happened to one run, and what it waits for now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilothouse.clock import isoformat
+from pilothouse.control import runs
+from pilothouse.control.views import CANCELLING, attempt_view, run_view, shown_state, view
+from pilothouse.domain.runs import RunState
+from pilothouse.store.database import Database, Row, Transaction
+
+CHILDREN_SHOWN = 200
+LOGS_SHOWN = 500
+AUDIT_SHOWN = 1000
+
+
+async def timeline(db: Database, run_id: str) -> dict[str, Any]:
+    """The run with its attempts, steps, signals, logs, children and audit. Raises NotFound."""
+    return await db.read(lambda tx: _timeline(tx, run_id))
+
+
+def _timeline(tx: Transaction, run_id: str) -> dict[str, Any]:
+    run = runs.run_in(tx, run_id)
+    children = tx.fetch_all(
+        "list_runs",
+        after=None,
+        limit=CHILDREN_SHOWN,
+        state=None,
+        agent=None,
+        lane=None,
+        tenant=None,
+        parent_id=run_id,
+        created_after=None,
+        created_before=None,
+    )
+    return {
+        "run": run_view(run),
+        "attempts": [attempt_view(row) for row in tx.fetch_all("attempts_of_run", run_id=run_id)],
+        "steps": [view(row) for row in tx.fetch_all("checkpoints_of_run", run_id=run_id)],
+        "signals": [view(row) for row in tx.fetch_all("signals_of_run", run_id=run_id)],
+        "waits": tx.fetch_all("waits_of_run", run_id=run_id),
+        "logs": [view(row) for row in tx.fetch_all("logs_of_run", run_id=run_id, after=0, limit=LOGS_SHOWN)],
+        "children": [run_view(row) for row in children],
+        "audit": [view(row) for row in tx.fetch_all("audit_of_entity", entity_id=run_id, after=0, limit=AUDIT_SHOWN)],
+    }
+
+
+async def logs(db: Database, run_id: str, *, after: int = 0, limit: int = LOGS_SHOWN) -> list[Row]:
+    """What the run wrote with `ctx.log`, oldest first, from line number `after` on."""
+    return await db.read(lambda tx: tx.fetch_all("logs_of_run", run_id=run_id, after=after, limit=limit))
+
+
+async def why(db: Database, run_id: str) -> dict[str, Any]:
+    """Why a run is where it is: `state`, the `reasons` as sentences, and what to do `next`. Raises NotFound."""
+    return await db.read(lambda tx: _why(tx, run_id))
+
+
+def _why(tx: Transaction, run_id: str) -> dict[str, Any]:
+    run = runs.run_in(tx, run_id)
+    state = shown_state(run)
+    match state:
+        case RunState.QUEUED:
+            reasons, advice = _why_queued(tx, run)
+        case RunState.WAITING:
+            reasons, advice = _why_waiting(tx, run)
+        case RunState.RUNNING | "cancelling":
+            reasons, advice = _why_running(tx, run, state)
+        case RunState.FAILED:
+            reasons, advice = _why_failed(run)
+        case _:
+            reasons, advice = [f"it {state} at {isoformat(run['finished_at'])}"], "nothing to do"
+    return {"run": run_id, "state": state, "reasons": reasons, "next": advice}
+
+
+def _now(tx: Transaction) -> int:
+    row = tx.fetch_one("current_instant")
+    assert row is not None
+    return int(row["now"])
+
+
+def _why_queued(tx: Transaction, run: Row) -> tuple[list[str], str]:
+    if run["available_at"] > _now(tx):
+        cause = f"after attempt {run['attempt']}" if run["attempt"] else "as it was submitted"
+        return [f"it is due at {isoformat(run['available_at'])}, {cause}"], "wait, or cancel it"
+    live = [row for row in tx.fetch_all("list_workers", limit=1000) if row["state"] == "running"]
+    able = [row for row in live if row["lease_until"] >= row["now"] and f'"{run["agent"]}"' in row["agents"]]
+    if not able:
+        return [f"no live worker runs agent {run['agent']!r}"], "start one: `pilothouse worker`"
+    busy = sum(row["running"] for row in able)
+    return (
+        [f"it is due in lane {run['lane']}; {len(able)} workers run its agent and hold {busy} attempts"],
+        "wait; if it lasts, add workers or slots for its lane",
+    )
+
+
+def _why_waiting(tx: Transaction, run: Row) -> tuple[list[str], str]:
+    waits = tx.fetch_all("waits_of_run", run_id=run["id"])
+    signals = [row["name"] for row in waits if row["kind"] == "signal"]
+    children = [row["name"] for row in waits if row["kind"] == "child"]
+    reasons = [f"it waits for signal {name!r}" for name in signals]
+    if children:
+        reasons.append(f"it waits for {len(children)} child runs, the first is {children[0]}")
+    if run["available_at"] is not None:
+        reasons.append(f"it wakes at {isoformat(run['available_at'])} at the latest")
+    if signals:
+        return reasons, f"send it: `pilothouse runs signal {run['id']} {signals[0]}`"
+    return reasons, "nothing to do: it wakes by itself"
+
+
+def _why_running(tx: Transaction, run: Row, state: str) -> tuple[list[str], str]:
+    attempts = tx.fetch_all("attempts_of_run", run_id=run["id"])
+    current = attempts[-1]
+    reasons = [
+        f"attempt {current['number']} runs on worker {current['worker_id']} since {isoformat(current['started_at'])}"
+    ]
+    if state == CANCELLING:
+        reasons.append(
+            f"its cancel was asked for at {isoformat(run['cancel_requested_at'])}; the worker has not proved it yet"
+        )
+    return reasons, "follow it: `pilothouse runs watch " + str(run["id"]) + "`"
+
+
+def _why_failed(run: Row) -> tuple[list[str], str]:
+    error = view(run)["error"] or {}
+    reasons = [f"{error.get('type', 'an error')}: {error.get('message', '')}"]
+    if error.get("step"):
+        reasons.append(f"the failing step is {error['step']!r}")
+    if run["dismissed_at"] is not None:
+        return reasons, "nothing to do: it was dismissed"
+    return reasons, f"fix the cause, then `pilothouse dead redrive {run['id']}`"

@@ -1,0 +1,61 @@
+"""What waiting runs wait for, and who wakes them: a signal, or a child that has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pilothouse.domain.runs import TERMINAL
+from pilothouse.store.database import Row, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One thing a run waits for. The run wakes when everything of one group has happened."""
+
+    kind: Literal["signal", "child"]
+    name: str
+    group: str
+
+
+def lock_runs(tx: Transaction, ids: Iterable[str]) -> None:
+    """Locks runs that one transaction changes together, before it changes any of them."""
+    rows = [{"id": id} for id in sorted(set(ids))]
+    if rows:
+        tx.send_many("lock_runs", rows)
+
+
+def add_waits(tx: Transaction, run_id: str, attempt: int, waits: Sequence[Wait]) -> None:
+    """Records what a run that was just suspended waits for, and wakes it if that has happened meanwhile.
+
+    The rows of the run and of its children are locked by the caller, so nothing can happen in between unseen.
+    """
+    if not waits:
+        return
+    rows = [
+        {"run_id": run_id, "attempt": attempt, "kind": wait.kind, "name": wait.name, "wait_group": wait.group}
+        for wait in waits
+    ]
+    tx.send_many("insert_waits", rows)
+    _wake(tx, ((run_id, wait.group) for wait in waits))
+
+
+def release(tx: Transaction, happened: Sequence[Row]) -> None:
+    """Takes what has happened (rows of run_id, kind, name) out of the waits, and wakes who waits for nothing more."""
+    freed = tx.fetch_many("release_waits", happened)
+    _wake(tx, ((row["run_id"], row["wait_group"]) for row in freed))
+
+
+def release_parents(tx: Transaction, ended: Sequence[Row]) -> None:
+    """Tells the parents of runs that have ended. The parents' rows are locked by the caller or here, in one order."""
+    children = [row for row in ended if row["parent_id"] and row["state"] in TERMINAL]
+    if children:
+        lock_runs(tx, [row["parent_id"] for row in children])
+        release(tx, [{"run_id": row["parent_id"], "kind": "child", "name": row["id"]} for row in children])
+
+
+def _wake(tx: Transaction, groups: Iterable[tuple[str, str]]) -> None:
+    rows = [{"run_id": run_id, "wait_group": group} for run_id, group in sorted(set(groups))]
+    if rows:
+        tx.send_many("wake_unblocked", rows)

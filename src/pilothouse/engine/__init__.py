@@ -1,0 +1,1 @@
+"""The long-lived loops: worker, executor, scheduler, janitor, and the context that agent code sees."""

@@ -1,0 +1,82 @@
+"""An agent: a registered name, its handler and its defaults."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+
+from pilothouse.control.agents import AgentCard
+from pilothouse.domain.lanes import Lane
+from pilothouse.domain.retries import Backoff
+from pilothouse.engine.signature import Handler, Signature, read_signature
+from pilothouse.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """An agent's defaults.
+
+    `max_attempts` counts the attempts that end in failure; `max_losses` those lost with their worker.
+    `timeout_seconds` bounds one attempt (None: the setting `attempt_timeout_seconds`), `run_timeout_seconds` the
+    whole run from when it is due. `fatal` are exception types after which another attempt would not help.
+    """
+
+    lane: Lane = Lane.NORMAL
+    priority: int = 0
+    max_attempts: int = 3
+    max_losses: int = 5
+    timeout_seconds: float | None = None
+    run_timeout_seconds: float | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+    fatal: tuple[type[Exception], ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What a worker needs to run an agent, and what it tells the database about it."""
+
+    name: str
+    handler: Handler
+    options: AgentOptions
+    signature: Signature
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.handler)
+
+    def card(self, app: str, default_timeout_seconds: float) -> AgentCard:
+        options = self.options
+        input_schema, output_schema = self.signature.schemas()
+        run_timeout = options.run_timeout_seconds
+        return AgentCard(
+            name=self.name,
+            app=app,
+            description=options.description,
+            lane=options.lane,
+            priority=options.priority,
+            max_attempts=options.max_attempts,
+            max_losses=options.max_losses,
+            timeout_us=int((options.timeout_seconds or default_timeout_seconds) * 1_000_000),
+            run_timeout_us=None if run_timeout is None else int(run_timeout * 1_000_000),
+            input_schema=input_schema,
+            output_schema=output_schema,
+        )
+
+
+def make_agent(name: str, handler: Handler, options: AgentOptions) -> Agent:
+    """Raises ConfigError where the handler or an option cannot be used."""
+    if not callable(handler):
+        raise ConfigError(f"agent {name!r}: its handler is {handler!r}, which cannot be called; give a function")
+    if not name or len(name) > 255 or name != name.strip():
+        raise ConfigError(f"agent {name!r}: a name has 1 to 255 characters and no space around it")
+    for option in ("max_attempts", "max_losses"):
+        if getattr(options, option) < 1:
+            raise ConfigError(f"agent {name!r}: {option} is {getattr(options, option)}; it must be at least 1")
+    for option in ("timeout_seconds", "run_timeout_seconds"):
+        value = getattr(options, option)
+        if value is not None and value <= 0:
+            raise ConfigError(f"agent {name!r}: {option} is {value}; it must be more than 0")
+    if options.priority not in range(10):
+        raise ConfigError(f"agent {name!r}: priority is {options.priority}; it must be 0 to 9")
+    return Agent(name, handler, options, read_signature(handler, name))

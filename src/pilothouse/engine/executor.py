@@ -1,0 +1,285 @@
+"""One attempt as a pipeline: load, admit, call, settle, emit."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pilothouse import payloads
+from pilothouse.control.attempts import ClaimedRun, Settlement
+from pilothouse.domain.outcomes import Cancel, Fatal, Retry, Snooze
+from pilothouse.domain.runs import Ending, Limits, Spent, next_state
+from pilothouse.engine.agent import Agent
+from pilothouse.engine.attempt import Attempt, Services, StopReason
+from pilothouse.engine.failures import describe_error, failed_steps
+from pilothouse.engine.journal import Journal
+from pilothouse.engine.patience import patiently
+from pilothouse.engine.signature import encode_result
+from pilothouse.engine.sync import make_context
+from pilothouse.errors import (
+    AttemptTimeout,
+    FatalError,
+    InvalidInput,
+    LeaseLost,
+    ResultError,
+    RunError,
+    RunTimeout,
+    Stopped,
+    StoreError,
+    Suspend,
+)
+from pilothouse.store.database import Row
+from pilothouse.telemetry.events import HandlerAbandoned, RunDropped, RunSettled
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the handler ended. `delay_seconds` is what it asked for, if anything."""
+
+    ending: Ending
+    output: str | None = None
+    error: BaseException | None = None
+    reason: str | None = None
+    delay_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """How the worker keeps track of an attempt. `on_called`: the handler has ended, nothing is written yet."""
+
+    on_loaded: Callable[[Attempt], None]
+    on_called: Callable[[Attempt], None]
+
+
+async def run(claim: ClaimedRun, agent: Agent, services: Services, hooks: Hooks) -> None:
+    """The whole pipeline of one attempt; whatever goes wrong in it, the attempt is settled."""
+    attempt = await load(claim, agent, services)
+    hooks.on_loaded(attempt)
+    ended = admit(attempt) or await call(attempt)
+    hooks.on_called(attempt)
+    if attempt.stop_reason == "lost":
+        _drop(attempt)
+    else:
+        await _finish(attempt, ended)
+
+
+async def load(claim: ClaimedRun, agent: Agent, services: Services) -> Attempt:
+    """The attempt with the checkpoints of those before it; the first one has none to read."""
+    checkpoints: list[Row] = []
+    if claim.attempt > 1:
+        checkpoints = await patiently(
+            lambda: services.db.read(lambda tx: tx.fetch_all("checkpoints_of_run", run_id=claim.run_id))
+        )
+    return Attempt(claim, agent, services, Journal(checkpoints))
+
+
+async def _finish(attempt: Attempt, ended: Ended) -> None:
+    settlement = settle(attempt, ended)
+    try:
+        is_settled = await attempt.services.writer.settle(settlement)
+    except LeaseLost:
+        is_settled = False
+    except StoreError as error:  # a result that the store does not take; the failure itself is plain text
+        settlement = settle(attempt, Ended("fatal", error=ResultError(f"the result cannot be stored: {error}")))
+        is_settled = await attempt.services.writer.settle(settlement)
+    if is_settled:
+        _emit_settled(attempt, settlement)
+    else:
+        _drop(attempt)
+
+
+def admit(attempt: Attempt) -> Ended | None:
+    """An ending that needs no call: cancelled before it began, or past its deadline."""
+    deadline = attempt.claim.deadline_at
+    if attempt.claim.is_cancelling:
+        return Ended("cancelled")
+    if deadline is not None and attempt.now_us() >= deadline:
+        return _past_deadline(attempt)
+    return None
+
+
+async def call(attempt: Attempt) -> Ended:
+    """Runs the handler until it ends or is stopped; one that does not stop is abandoned after a while."""
+    try:
+        arguments = attempt.agent.signature.arguments(attempt.claim.agent, payloads.decode(attempt.claim.input))
+    except InvalidInput as error:
+        return Ended("fatal", error=error)
+    task = attempt.loop.create_task(_handle(attempt, arguments))
+    if attempt.agent.is_async:
+        attempt.own(task)
+    seconds, reason = _time_limit(attempt)
+    timer = attempt.loop.call_later(seconds, attempt.stop, reason)
+    abandoned = attempt.loop.create_task(attempt.ended.wait())
+    await asyncio.wait({task, abandoned}, return_when=asyncio.FIRST_COMPLETED)
+    timer.cancel()
+    abandoned.cancel()
+    if not task.done():
+        _abandon(attempt, task)
+        return _stopped(attempt)
+    attempt.ended.set()
+    return _ended(attempt, task)
+
+
+def _time_limit(attempt: Attempt) -> tuple[float, StopReason]:
+    """What comes first: the attempt's time-out or the run's deadline."""
+    limit = attempt.timeout_seconds
+    deadline = attempt.claim.deadline_at
+    left = None if deadline is None else max(0.0, (deadline - attempt.now_us()) / 1_000_000)
+    if left is not None and left <= limit:
+        return left, "past_deadline"
+    return limit, "timed_out"
+
+
+async def _handle(attempt: Attempt, arguments: dict[str, Any]) -> Any:
+    """The handler itself. What would end the process ends the attempt instead."""
+    agent, context = attempt.agent, make_context(attempt)
+    positional = (context,) if agent.signature.takes_context else ()
+    try:
+        if agent.is_async:
+            return await agent.handler(*positional, **arguments)
+        return await attempt.services.threads.run(agent.handler, *positional, **arguments)
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RunError(f"the handler tried to end the process with {type(error).__name__}") from error
+
+
+def _abandon(attempt: Attempt, task: asyncio.Task[Any]) -> None:
+    claim = attempt.claim
+    attempt.services.emitter.emit(
+        HandlerAbandoned(claim.run_id, claim.attempt, claim.agent, attempt.stop_reason or "unknown")
+    )
+    task.add_done_callback(_forget)
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Takes the outcome of an abandoned handler, so that asyncio does not complain about it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _ended(attempt: Attempt, task: asyncio.Task[Any]) -> Ended:
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    if attempt.stop_reason is not None:
+        return _stopped(attempt)
+    if error is None:
+        return _returned(attempt, task.result())
+    if any(isinstance(cause, LeaseLost) for cause in _chain(error)):
+        attempt.stop_reason = "lost"
+        return Ended("lost")
+    return _raised(attempt, error)
+
+
+def _stopped(attempt: Attempt) -> Ended:
+    """What an attempt that was stopped ends as; what its handler did with the exception does not count."""
+    match attempt.stop_reason:
+        case "suspended":
+            return Ended("suspended")
+        case "cancelled":
+            return Ended("cancelled", reason=attempt.stop_note or None)
+        case "released":
+            return Ended("released", reason=attempt.stop_note or None)
+        case "past_deadline":
+            return _past_deadline(attempt)
+        case "timed_out":
+            message = f"the attempt did not end within {attempt.timeout_seconds:g} s"
+            return Ended("failed", error=AttemptTimeout(message))
+        case _:
+            return Ended("lost")
+
+
+def _past_deadline(attempt: Attempt) -> Ended:
+    return Ended("fatal", error=RunTimeout("the run did not end before its deadline; see run_timeout_seconds"))
+
+
+def _returned(attempt: Attempt, value: Any) -> Ended:
+    match value:
+        case Retry():
+            error = RunError(value.reason)
+            return Ended("failed", error=error, reason=value.reason, delay_seconds=value.after_seconds)
+        case Snooze():
+            return Ended("snoozed", reason=value.reason or None, delay_seconds=value.seconds)
+        case Fatal():
+            return Ended("fatal", error=FatalError(value.reason), reason=value.reason)
+        case Cancel():
+            return Ended("cancelled", reason=value.reason)
+        case _:
+            return _succeeded(attempt, value)
+
+
+def _succeeded(attempt: Attempt, value: Any) -> Ended:
+    try:
+        where = f"agent {attempt.claim.agent!r}"
+        return Ended("succeeded", output=encode_result(value, attempt.agent.signature.output, where))
+    except FatalError as error:
+        return Ended("fatal", error=error)
+
+
+def _raised(attempt: Attempt, error: BaseException) -> Ended:
+    if isinstance(error, (asyncio.CancelledError, Stopped, Suspend)):
+        error = RunError("the handler cancelled itself")
+    causes = _chain(error)
+    is_fatal = any(isinstance(cause, (FatalError, *attempt.agent.options.fatal)) for cause in causes)
+    return Ended("fatal" if is_fatal else "failed", error=error)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error, what caused it, and the parts of groups."""
+    parts = [part for sub in error.exceptions for part in _chain(sub)] if isinstance(error, BaseExceptionGroup) else []
+    return [error, *parts, *(_chain(error.__cause__) if error.__cause__ else [])]
+
+
+def settle(attempt: Attempt, ended: Ended) -> Settlement:
+    """The settlement of an attempt: its next state by the rules of `domain.runs`, and what its run waits for."""
+    claim, options = attempt.claim, attempt.agent.options
+    limits = Limits(claim.max_attempts, claim.max_losses, options.backoff)
+    spent = Spent(claim.failures, claim.losses)
+    following = next_state(ended.ending, spent, limits, delay_seconds=ended.delay_seconds, jitter=random.random())
+    steps = failed_steps(ended.error) if ended.error is not None else ()
+    is_suspended = ended.ending == "suspended"
+    return Settlement(
+        run_id=claim.run_id,
+        attempt=claim.attempt,
+        parent_id=claim.parent_id,
+        ending=ended.ending,
+        next=following,
+        output=ended.output,
+        error=describe_error(ended.error, step=steps[0] if steps else None) if ended.error is not None else None,
+        reason=ended.reason,
+        failed_steps=steps,
+        wake_at=_wake_at(attempt) if is_suspended else None,
+        waits=tuple(wait for parked in attempt.parked for wait in parked.waits) if is_suspended else (),
+        steps_executed=attempt.journal.executed,
+        steps_replayed=attempt.journal.replayed,
+    )
+
+
+def _wake_at(attempt: Attempt) -> int | None:
+    """The earliest timer of what is waited for, and the run's deadline."""
+    instants = [parked.wake_at for parked in attempt.parked if parked.wake_at is not None]
+    if attempt.claim.deadline_at is not None:
+        instants.append(attempt.claim.deadline_at)
+    return min(instants, default=None)
+
+
+def _emit_settled(attempt: Attempt, settlement: Settlement) -> None:
+    claim = attempt.claim
+    attempt.services.emitter.emit(
+        RunSettled(
+            run_id=claim.run_id,
+            attempt=claim.attempt,
+            agent=claim.agent,
+            state=settlement.next.state,
+            ending=settlement.ending,
+            duration_ms=(attempt.now_us() - claim.claimed_at) / 1000,
+            steps_executed=settlement.steps_executed,
+            steps_replayed=settlement.steps_replayed,
+            error=payloads.decode(settlement.error)["type"] if settlement.error else None,
+        )
+    )
+
+
+def _drop(attempt: Attempt) -> None:
+    claim = attempt.claim
+    attempt.services.emitter.emit(RunDropped(claim.run_id, claim.attempt, claim.agent))

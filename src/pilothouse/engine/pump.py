@@ -1,0 +1,254 @@
+"""The pump: one transaction per cycle writes a worker's checkpoints, settles its attempts and claims new runs.
+
+What arrives while a cycle is under way goes out with the next one; there is no timer, so a lone write costs one
+commit and a busy worker pays one commit for many. Each write is fenced by its attempt, each cycle by the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pilothouse.control import attempts, runs
+from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
+from pilothouse.domain.lanes import Demand
+from pilothouse.domain.runs import RunState
+from pilothouse.engine.patience import patiently
+from pilothouse.errors import LeaseLost
+from pilothouse.store.database import Database, Transaction
+
+CYCLE_LIMIT = 500
+"""Checkpoints and settlements in one transaction, at most; each."""
+
+LOG_LIMIT = 10_000
+"""Lines of run logs that may wait for a cycle; beyond it the oldest are dropped."""
+
+IN_FLIGHT = {"sqlite": 1, "postgres": 2}
+"""Cycles under way at once: two keep both sides busy where the database works on its own processor."""
+
+
+@dataclass(slots=True)
+class _Load:
+    """What one cycle writes."""
+
+    checkpoints: list[tuple[Checkpoint, asyncio.Future[None]]] = field(default_factory=list)
+    settlements: list[tuple[Settlement, asyncio.Future[bool]]] = field(default_factory=list)
+    logs: list[LogLine] = field(default_factory=list)
+    progress: dict[AttemptKey, tuple[int, int | None]] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.checkpoints or self.settlements or self.logs or self.progress)
+
+    def take(self, limit: int) -> _Load:
+        """Splits off what fits into one cycle. A settlement goes with or after every log line of its attempt."""
+        taken = _Load(self.checkpoints[:limit], self.settlements[:limit], self.logs, self.progress)
+        del self.checkpoints[:limit], self.settlements[:limit]
+        self.logs, self.progress = [], {}
+        return taken
+
+    def fail(self, error: Exception) -> None:
+        futures: list[asyncio.Future[Any]] = [future for _, future in self.checkpoints]
+        futures += [future for _, future in self.settlements]
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+
+    def split(self) -> list[_Load]:
+        """One load per write, so that a row that cannot be written fails alone."""
+        singles = [_Load(checkpoints=[item]) for item in self.checkpoints]
+        singles += [_Load(settlements=[item]) for item in self.settlements]
+        singles += [_Load(logs=[line]) for line in self.logs]
+        return singles + [_Load(progress={key: value}) for key, value in self.progress.items()]
+
+    @property
+    def makes_runs_due(self) -> bool:
+        """Whether other workers may find something to claim after this: a child, a woken parent, a run queued again."""
+        return any(item.children for item, _ in self.checkpoints) or any(
+            item.parent_id or item.waits or item.next.state == RunState.QUEUED for item, _ in self.settlements
+        )
+
+    @property
+    def size(self) -> int:
+        return len(self.checkpoints) + len(self.settlements) + len(self.logs) + len(self.progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The answers of one cycle, in the order of what was asked."""
+
+    checkpoints: Sequence[Exception | None]
+    settled: set[AttemptKey]
+    claimed: list[ClaimedRun]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The worker behind a pump. `demand` says what it can take now; the others tell it what happened."""
+
+    worker_id: str
+    agents: Sequence[str]
+    demand: Callable[[], Demand]
+    on_claimed: Callable[[list[ClaimedRun], bool], None]
+    on_lease_lost: Callable[[], None]
+    on_paused: Callable[[str], None]
+    on_resumed: Callable[[], None]
+    on_fault: Callable[[Exception], None]
+
+
+class Pump:
+    """Coalesces a worker's writes and claims. All methods are called on the worker's event loop."""
+
+    def __init__(self, db: Database, owner: Owner) -> None:
+        self._db = db
+        self._owner = owner
+        self._waiting = _Load()
+        self._free = IN_FLIGHT[db.dialect]
+        self._cycles: set[asyncio.Task[None]] = set()
+        self._wants_claim = False
+        self._is_claiming = False
+        self._is_paused = False
+
+    async def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Returns once the checkpoint is durable. Raises LeaseLost, or Refused for a child that does not fit."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.checkpoints.append((checkpoint, future))
+        self._start_cycle()
+        await future
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Returns once the settlement is durable; False where the attempt was not this worker's any more."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.settlements.append((settlement, future))
+        self._start_cycle()
+        return await future
+
+    def log(self, line: LogLine) -> None:
+        self._waiting.logs.append(line)
+        if len(self._waiting.logs) > LOG_LIMIT:
+            del self._waiting.logs[0]
+        self._start_cycle()
+
+    def progress(self, key: AttemptKey, done: int, total: int | None) -> None:
+        self._waiting.progress[key] = (done, total)
+        self._start_cycle()
+
+    def claim(self) -> None:
+        """Asks for new runs with the next cycle."""
+        self._wants_claim = True
+        self._start_cycle()
+
+    def stop_claiming(self) -> None:
+        self._wants_claim = False
+
+    async def close(self) -> None:
+        """Waits until everything that was asked for is written."""
+        while self._cycles:
+            await asyncio.wait(set(self._cycles))
+
+    def _start_cycle(self) -> None:
+        demand = self._demand()
+        if not self._free or (demand is None and self._waiting.is_empty):
+            return
+        self._free -= 1
+        if demand is not None:
+            self._is_claiming, self._wants_claim = True, False
+        load = self._waiting.take(CYCLE_LIMIT)
+        task = asyncio.get_running_loop().create_task(self._cycle(load, demand))
+        self._cycles.add(task)
+        task.add_done_callback(self._end_cycle)
+
+    def _demand(self) -> Demand | None:
+        """What to claim with this cycle; one cycle at a time claims, so that slots are not promised twice."""
+        if not self._wants_claim or self._is_claiming:
+            return None
+        demand = self._owner.demand()
+        return None if demand.is_empty else demand
+
+    def _end_cycle(self, task: asyncio.Task[None]) -> None:
+        self._cycles.discard(task)
+        self._free += 1
+        if not task.cancelled():
+            task.result()
+            self._start_cycle()
+
+    async def _cycle(self, load: _Load, demand: Demand | None) -> None:
+        try:
+            written = await self._write(load, demand)
+        except LeaseLost as error:
+            load.fail(error)
+            self._wants_claim = False
+            self._owner.on_lease_lost()
+        except Exception as error:  # noqa: BLE001 - a row that no store takes must not take its neighbours with it
+            await self._write_singly(load, error)
+        else:
+            self._answer(load, written, demand)
+        finally:
+            if demand is not None:
+                self._is_claiming = False
+
+    async def _write(self, load: _Load, demand: Demand | None) -> _Written:
+        """One transaction; while the database is away it is tried again, and nothing is forgotten."""
+        written = await patiently(
+            lambda: self._db.transaction(lambda tx: self._work(tx, load, demand)), on_pause=self._pause
+        )
+        self._resume()
+        return written
+
+    def _work(self, tx: Transaction, load: _Load, demand: Demand | None) -> _Written:
+        owner = self._owner
+        attempts.fence_worker(tx, owner.worker_id)
+        checkpoints = attempts.write_checkpoints(tx, [item for item, _ in load.checkpoints]) if load.checkpoints else []
+        attempts.write_logs(tx, load.logs)
+        attempts.write_progress(tx, load.progress)
+        settled = attempts.settle_attempts(
+            tx, [item for item, _ in load.settlements], principal=f"worker:{owner.worker_id}"
+        )
+        claimed = attempts.claim_runs(tx, owner.worker_id, demand, owner.agents) if demand is not None else []
+        return _Written(checkpoints, settled, claimed)
+
+    def _answer(self, load: _Load, written: _Written, demand: Demand | None) -> None:
+        for (_, stored), error in zip(load.checkpoints, written.checkpoints, strict=True):
+            if stored.done():
+                continue
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+        for settlement, ended in load.settlements:
+            if not ended.done():
+                ended.set_result(settlement.key in written.settled)
+        if demand is not None:
+            self._answer_claim(written.claimed, demand)
+        if load.makes_runs_due:
+            self._db.notify(runs.WAKE_RUNS)
+
+    def _answer_claim(self, claimed: list[ClaimedRun], demand: Demand) -> None:
+        """A lane that was filled to the last slot may have more; then the next free slot asks again at once."""
+        taken = {lane: sum(1 for run in claimed if run.lane == lane) for lane in demand.reserved}
+        may_have_more = any(count >= demand.reserved[lane] and count > 0 for lane, count in taken.items())
+        self._wants_claim = self._wants_claim or may_have_more
+        self._owner.on_claimed(claimed, may_have_more)
+
+    async def _write_singly(self, load: _Load, error: Exception) -> None:
+        if load.is_empty:
+            self._owner.on_fault(error)  # the next poll claims again
+            return
+        if load.size == 1:
+            load.fail(error)
+            return
+        self._wants_claim = True
+        for single in load.split():
+            await self._cycle(single, None)
+
+    def _pause(self, reason: str) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            self._owner.on_paused(reason)
+
+    def _resume(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self._owner.on_resumed()

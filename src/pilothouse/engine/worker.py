@@ -1,0 +1,297 @@
+"""The worker: claims runs for its agents, executes their attempts side by side, drains and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec
+
+from pilothouse import __version__, payloads
+from pilothouse.clock import new_id
+from pilothouse.control import workers
+from pilothouse.control.attempts import AttemptKey, ClaimedRun
+from pilothouse.control.runs import WAKE_CANCEL, WAKE_RUNS
+from pilothouse.control.workers import WorkerCard
+from pilothouse.domain.lanes import LANE_ORDER, Demand, Lane, Slots
+from pilothouse.engine import executor
+from pilothouse.engine.agent import Agent
+from pilothouse.engine.attempt import Attempt, Services, StopReason
+from pilothouse.engine.lease import LeaseKeeper, LeaseTerms
+from pilothouse.engine.pump import Owner, Pump
+from pilothouse.engine.threads import Threads
+from pilothouse.errors import StoreError, StoreUnavailable
+from pilothouse.store.database import Database
+from pilothouse.telemetry.events import (
+    Emitter,
+    RunClaimed,
+    WorkerDraining,
+    WorkerFault,
+    WorkerLeaseLost,
+    WorkerPaused,
+    WorkerResumed,
+    WorkerStarted,
+    WorkerStopped,
+)
+
+P = ParamSpec("P")
+
+CANCEL_LOOK_SECONDS = 0.1
+
+CLOSE_SECONDS = 5.0
+"""How long a worker tries to say good-bye to a database that is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker behaves. `is_enabled` False: it keeps its lease and claims nothing."""
+
+    app: str
+    slots: Slots
+    terms: LeaseTerms
+    poll_seconds: float
+    drain_seconds: float
+    attempt_timeout_seconds: float
+    is_enabled: bool = True
+
+
+class Worker:
+    """One lease's worth of a worker. After a lost lease a new one takes its place, under a new id."""
+
+    def __init__(self, db: Database, agents: Mapping[str, Agent], options: WorkerOptions, emitter: Emitter) -> None:
+        self.id = new_id()
+        self._db = db
+        self._agents = agents
+        self._options = options
+        self._emitter = emitter
+        self._threads = Threads("pilothouse-agent")
+        self._running: dict[AttemptKey, Attempt | None] = {}
+        self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._in_use: Counter[Lane] = Counter()
+        self._is_draining = False
+        self._is_lost = False
+        self._wake = asyncio.Event()
+        self._hinted: set[str] = set()
+        self._looked_for_cancels = 0.0
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Works until `stop` is set or an operator drains it; False where its lease was lost."""
+        await self._register()
+        self._pump = Pump(self._db, self._owner())
+        self._services = Services(
+            self._db, self._pump, self._threads, self._db.clock, self._emitter, self._options.attempt_timeout_seconds
+        )
+        keeper = LeaseKeeper(
+            self._db,
+            self.id,
+            self._options.terms,
+            on_lost=self._on_loop(self._lose_lease),
+            on_draining=self._on_loop(self._start_draining),
+        )
+        keeper.start()
+        unlisten = self._db.listen(self._on_loop(self._hint))
+        try:
+            await self._work(stop)
+            await self._drain()
+        finally:
+            unlisten()
+            keeper.stop()
+        await self._say_goodbye()
+        return not self._is_lost
+
+    @staticmethod
+    def _on_loop(callback: Callable[P, None]) -> Callable[P, None]:
+        """`callback`, callable from any thread; a hint that comes after the loop has closed is not wanted any more."""
+        loop = asyncio.get_running_loop()
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(partial(callback, *args, **kwargs))
+
+        return call
+
+    async def _register(self) -> None:
+        cards = [a.card(self._options.app, self._options.attempt_timeout_seconds) for a in self._agents.values()]
+        slots = {**{str(lane): self._options.slots.reserved.get(lane, 0) for lane in LANE_ORDER}}
+        card = WorkerCard(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            app=self._options.app,
+            version=__version__,
+            agents=sorted(self._agents),
+            slots=slots | {"shared": self._options.slots.shared},
+        )
+        lease_us = self._options.terms.lease_us
+        await self._db.transaction(lambda tx: workers.register(tx, card, cards, lease_us=lease_us))
+        self._emitter.emit(WorkerStarted(self.id, ", ".join(sorted(self._agents)), self._options.slots.total))
+
+    def _owner(self) -> Owner:
+        return Owner(
+            worker_id=self.id,
+            agents=sorted(self._agents),
+            demand=self._demand,
+            on_claimed=self._start_attempts,
+            on_lease_lost=self._lose_lease,
+            on_paused=lambda reason: self._emitter.emit(WorkerPaused(self.id, reason)),
+            on_resumed=lambda: self._emitter.emit(WorkerResumed(self.id)),
+            on_fault=lambda error: self._emitter.emit(WorkerFault(self.id, f"{type(error).__name__}: {error}")),
+        )
+
+    # --- claiming --------------------------------------------------------------------------
+
+    def _demand(self) -> Demand:
+        if self._is_draining or self._is_lost:
+            return Demand(reserved=dict.fromkeys(LANE_ORDER, 0), shared=0)
+        return self._options.slots.free(self._in_use)
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        """Looks for eligible runs at every hint and every poll, until told to stop."""
+        stopping = asyncio.ensure_future(stop.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not (stop.is_set() or self._is_draining or self._is_lost):
+                wait_seconds = await self._look()
+                await self._sleep(wait_seconds)
+        finally:
+            stopping.cancel()
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            self._hinted.add("poll")
+        self._wake.clear()
+
+    async def _look(self) -> float:
+        """Acts on the hints so far; how long to wait for the next ones, in seconds."""
+        hinted, self._hinted = self._hinted, set()
+        try:
+            if self._running and self._should_look_for_cancels(hinted):
+                await self._cancel_asked()
+            if not self._options.is_enabled or self._demand().is_empty:
+                return self._options.poll_seconds
+            if hinted == {WAKE_RUNS}:
+                self._pump.claim()
+                return self._options.poll_seconds
+            return await self._claim_when_due()
+        except StoreUnavailable:
+            return self._options.poll_seconds
+
+    def _should_look_for_cancels(self, hinted: set[str]) -> bool:
+        """At once when told so; at a bounded rate when the hint says only that something has changed."""
+        now = self._db.clock.monotonic()
+        if WAKE_CANCEL in hinted or "poll" in hinted or now - self._looked_for_cancels >= CANCEL_LOOK_SECONDS:
+            self._looked_for_cancels = now
+            return True
+        return False
+
+    async def _claim_when_due(self) -> float:
+        """Looks before it claims: an idle worker must not take the write lock for nothing."""
+        due_at, now = await self._next_due()
+        if due_at is None:
+            return self._options.poll_seconds
+        if due_at <= now:
+            self._pump.claim()
+            return self._options.poll_seconds
+        return min(self._options.poll_seconds, (due_at - now) / 1_000_000)
+
+    async def _next_due(self) -> tuple[int | None, int]:
+        lanes, agents = payloads.encode(list(LANE_ORDER)), payloads.encode(sorted(self._agents))
+        row = await self._db.read(lambda tx: tx.fetch_one("next_due", lanes=lanes, agents=agents))
+        assert row is not None
+        return row["due_at"], row["now"]
+
+    def _hint(self, topic: str) -> None:
+        self._hinted.add(topic)
+        self._wake.set()
+
+    def _start_attempts(self, claimed: list[ClaimedRun], may_have_more: bool) -> None:
+        for claim in claimed:
+            self._in_use[claim.lane] += 1
+            self._running[claim.key] = None
+            task = asyncio.get_running_loop().create_task(self._attempt(claim))
+            self._tasks[claim.key] = task
+            task.add_done_callback(partial(self._forget, claim.key))
+
+    def _forget(self, key: AttemptKey, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(key, None)
+        if not task.cancelled():
+            task.result()
+
+    async def _attempt(self, claim: ClaimedRun) -> None:
+        waited_ms = (claim.claimed_at - claim.created_at) / 1000
+        self._emitter.emit(RunClaimed(claim.run_id, claim.attempt, claim.agent, claim.lane, self.id, waited_ms))
+        hooks = executor.Hooks(on_loaded=self._track, on_called=lambda attempt: self._free_slot(attempt.claim))
+        try:
+            await executor.run(claim, self._agents[claim.agent], self._services, hooks)
+        finally:
+            self._free_slot(claim)
+
+    def _track(self, attempt: Attempt) -> None:
+        self._running[attempt.claim.key] = attempt
+        if self._is_lost:
+            attempt.stop("lost")
+
+    def _free_slot(self, claim: ClaimedRun) -> None:
+        """The slot is free once the handler has ended; its settlement goes out with the claim that fills it again."""
+        if claim.key in self._running:
+            del self._running[claim.key]
+            self._in_use[claim.lane] -= 1
+
+    # --- stopping --------------------------------------------------------------------------
+
+    async def _cancel_asked(self) -> None:
+        rows = await self._db.read(lambda tx: tx.fetch_all("cancelling_runs", worker_id=self.id))
+        for row in rows:
+            self._stop_attempt((row["id"], row["attempt"]), "cancelled")
+
+    def _stop_attempt(self, key: AttemptKey, reason: StopReason, note: str = "") -> None:
+        attempt = self._running.get(key)
+        if attempt is not None:
+            attempt.stop(reason, note)
+
+    def _start_draining(self) -> None:
+        self._is_draining = True
+        self._wake.set()
+
+    def _lose_lease(self) -> None:
+        """Everything this worker runs belongs to others now."""
+        if self._is_lost:
+            return
+        self._is_lost = True
+        self._emitter.emit(WorkerLeaseLost(self.id, len(self._running)))
+        for key in tuple(self._running):
+            self._stop_attempt(key, "lost")
+        self._wake.set()
+
+    async def _drain(self) -> None:
+        """Claims nothing more, lets what runs finish for the drain time, releases the rest at its last checkpoint."""
+        self._is_draining = True
+        self._pump.stop_claiming()
+        if self._tasks and not self._is_lost:
+            self._emitter.emit(WorkerDraining(self.id, len(self._tasks), self._options.drain_seconds))
+            await asyncio.wait(set(self._tasks.values()), timeout=self._options.drain_seconds)
+        released = 0
+        while self._tasks:
+            released = max(released, len(self._running))
+            for key in tuple(self._running):
+                self._stop_attempt(key, "released", "its worker was stopped")
+            await asyncio.wait(set(self._tasks.values()), timeout=0.1)
+        await self._pump.close()
+        self._emitter.emit(WorkerStopped(self.id, released))
+
+    async def _say_goodbye(self) -> None:
+        if self._is_lost:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._db.transaction(lambda tx: workers.stop(tx, self.id))
+        except (StoreError, TimeoutError):
+            return  # the janitor ends the lease; it holds nothing any more

@@ -1,0 +1,222 @@
+"""The composition root: settings become a database and the roles that this process plays, one by one or together."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from pilothouse.control.runs import Submitter
+from pilothouse.errors import ConfigError
+from pilothouse.store.database import Database, open_database
+from pilothouse.telemetry.sinks import default_emitter
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from pilothouse.app import App
+    from pilothouse.config import Settings
+
+Role = Literal["api", "worker", "scheduler"]
+ALL_ROLES: frozenset[Role] = frozenset({"api", "worker", "scheduler"})
+
+API_CLOSE_SECONDS = 5
+"""How long open requests and streams may take to end when the API stops."""
+
+
+class Platform:
+    """The roles of one process on one database. Use it as `async with Platform(...)`, then `serve`."""
+
+    def __init__(self, settings: Settings, app: App | None = None, roles: frozenset[Role] = ALL_ROLES) -> None:
+        if "worker" in roles and app is None:
+            raise ConfigError(
+                'a worker needs an App: name it as "module:attribute", or in pilothouse.toml as app = "…"'
+            )
+        self.settings = settings
+        self.app = app
+        self.roles = roles
+        self.db: Database = open_database(
+            settings.database_url, pool_size=settings.pool_size, direct_url=settings.direct_url
+        )
+        self.submitter = Submitter(self.db)
+        self._socket: socket.socket | None = None
+
+    async def __aenter__(self) -> Self:
+        if "api" in self.roles:
+            self._socket = bind(self.settings.host, self.settings.port)
+        await asyncio.to_thread(self.db.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        await self.submitter.close()
+        await asyncio.to_thread(self.db.close)
+
+    @property
+    def url(self) -> str:
+        """Where the API answers; the port is the one that was really bound."""
+        assert self._socket is not None
+        host = self.settings.host
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{self._socket.getsockname()[1]}"
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Plays the roles until `stop` is set, then drains: the API goes last, so that people can watch."""
+        roles_done = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            others = []
+            if "worker" in self.roles:
+                others.append(group.create_task(self._work(stop)))
+            if "scheduler" in self.roles:
+                others.append(group.create_task(self._schedule(stop)))
+            if "api" in self.roles:
+                group.create_task(self._serve_api(roles_done))
+            if others and "api" not in self.roles:
+                await asyncio.wait(others)
+            else:
+                await stop.wait()
+            if others:
+                await asyncio.wait(others)
+            roles_done.set()
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        from pilothouse.engine.lease import LeaseTerms
+        from pilothouse.engine.patience import patiently
+        from pilothouse.engine.worker import Worker, WorkerOptions
+
+        assert self.app is not None
+        settings = self.settings
+        options = WorkerOptions(
+            app=self.app.name,
+            slots=settings.slots,
+            terms=LeaseTerms(lease_us=settings.lease_us, renew_seconds=settings.renew_interval_seconds),
+            poll_seconds=settings.poll_interval_ms / 1000,
+            drain_seconds=settings.drain_seconds,
+            attempt_timeout_seconds=settings.attempt_timeout_seconds,
+            is_enabled=settings.engine_enabled,
+        )
+        is_done = False
+        while not (is_done or stop.is_set()):
+            worker = Worker(self.db, self.app.agents, options, default_emitter())
+            is_done = await patiently(lambda worker=worker: worker.run(stop))  # type: ignore[misc]  # bound per turn
+
+    async def _schedule(self, stop: asyncio.Event) -> None:
+        from pilothouse.engine.janitor import Janitor
+        from pilothouse.engine.scheduler import Scheduler
+
+        emitter = default_emitter()
+        janitor = Janitor(self.db, emitter, lease_seconds=self.settings.lease_us / 1_000_000)
+        interval = self.settings.chore_interval_ms / 1000
+        await Scheduler(self.db, [janitor.chore(interval)], emitter).run(stop)
+
+    async def _serve_api(self, stop: asyncio.Event) -> None:
+        import uvicorn
+
+        from pilothouse.web.server import create_server
+
+        assert self._socket is not None
+        api = create_server(self.db, self.submitter, self.settings, stop)
+        config = uvicorn.Config(
+            api,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=API_CLOSE_SECONDS,
+            h11_max_incomplete_event_size=65_536,
+        )
+        server = uvicorn.Server(config)
+        server.capture_signals = _no_signals  # type: ignore[method-assign]  # ours set `stop`, which stops this too
+        stopper = asyncio.create_task(_stop_server(server, stop))
+        await server.serve(sockets=[self._socket])
+        stopper.cancel()
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    yield
+
+
+async def _stop_server(server: uvicorn.Server, stop: asyncio.Event) -> None:
+    await stop.wait()
+    server.should_exit = True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigError where the address cannot be had, or would be seen from outside."""
+    from pilothouse.web.auth import is_loopback
+
+    if not is_loopback(host):
+        raise ConfigError(
+            f"host {host!r} can be reached from other machines, and there are no API keys yet to keep them out; "
+            "use 127.0.0.1, and a reverse proxy with authentication in front of it"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"port {port} on {host} cannot be used: {error.strerror}; choose another with --port, or --port 0 for any"
+        ) from error
+    listening.listen(1024)
+    return listening
+
+
+def load_app(reference: str | None, settings: Settings) -> App:
+    """The App named `module:attribute`. Raises ConfigError with the place in the user's code that broke."""
+    chosen = reference or settings.app
+    if not chosen:
+        raise ConfigError(
+            'no App is named: pass it as "module:attribute", or set app = "agents:app" in pilothouse.toml '
+            "(`pilothouse init NAME` makes a project that has one)"
+        )
+    module_name, _, attribute = chosen.partition(":")
+    module = _import(module_name, chosen)
+    app = getattr(module, attribute or "app", None)
+    from pilothouse.app import App
+
+    if not isinstance(app, App):
+        raise ConfigError(
+            f"{chosen!r} is {'missing' if app is None else f'a {type(app).__name__}'} in {module.__file__}; "
+            f"an App is wanted there, for example {attribute or 'app'} = App({module_name!r})"
+        )
+    if not app.agents:
+        raise ConfigError(f"App {app.name!r} in {module.__file__} has no agents; decorate a function with @app.agent")
+    return app
+
+
+def _import(module_name: str, chosen: str) -> object:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(module_name)
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name == module_name.partition(".")[0]:
+            raise ConfigError(f"App {chosen!r}: there is no module {module_name!r} in {folder}") from error
+        raise ConfigError(f"App {chosen!r} does not import: {_place(error)}") from error
+    except Exception as error:  # whatever the user's module raises is told as theirs
+        raise ConfigError(f"App {chosen!r} does not import: {_place(error)}") from error
+
+
+def _place(error: BaseException) -> str:
+    """The error and the last line of user code that it came from."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    where = f" at {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

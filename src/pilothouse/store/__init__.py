@@ -1,0 +1,1 @@
+"""The only package that knows SQL: databases, named statements, migrations, and one module per noun over them."""

@@ -1,0 +1,22 @@
+-- name: start_attempts
+INSERT INTO attempts (run_id, number, worker_id, state, started_at)
+SELECT item.run_id, item.number, item.worker_id, 'running', :now
+FROM @rows(run_id text, number integer, worker_id text) AS item
+
+-- name: finish_attempts
+UPDATE attempts
+SET state = item.outcome, finished_at = :now, error = item.error,
+    steps_executed = item.steps_executed, steps_replayed = item.steps_replayed
+FROM @rows(run_id text, number integer, outcome text, error text, steps_executed integer, steps_replayed integer) AS item
+WHERE attempts.run_id = item.run_id AND attempts.number = item.number AND attempts.state = 'running'
+
+-- name: running_attempts
+-- The attempts of one worker, with what the reaper must know of their runs.
+SELECT attempts.run_id, attempts.number, runs.failures, runs.losses, runs.max_attempts, runs.max_losses,
+    runs.parent_id
+FROM attempts JOIN runs ON runs.id = attempts.run_id
+WHERE attempts.worker_id = :worker_id AND attempts.state = 'running'
+ORDER BY attempts.run_id
+
+-- name: attempts_of_run
+SELECT * FROM attempts WHERE run_id = :run_id ORDER BY number

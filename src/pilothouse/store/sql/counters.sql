@@ -1,0 +1,13 @@
+-- name: add_counters
+INSERT INTO counters (name, agent, lane, label, shard, value)
+SELECT item.name, item.agent, item.lane, item.label, item.shard, item.value
+FROM @rows(name text, agent text, lane text, label text, shard integer, value bigint) AS item
+WHERE true
+ON CONFLICT (name, agent, lane, label, shard) DO UPDATE SET value = counters.value + excluded.value
+
+-- name: read_counters
+SELECT name, agent, lane, label, CAST(sum(value) AS BIGINT) AS value
+FROM counters
+WHERE CAST(:name AS TEXT) IS NULL OR name = :name
+GROUP BY name, agent, lane, label
+ORDER BY name, agent, lane, label

@@ -1,0 +1,13 @@
+-- name: hold_lease
+-- Takes the lease, or extends one's own; no row comes back while another holder's has not run out.
+INSERT INTO leases (name, holder, lease_until)
+VALUES (:name, :holder, :now + CAST(:lease_us AS BIGINT))
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
+WHERE leases.holder = excluded.holder OR leases.lease_until < :now
+RETURNING holder
+
+-- name: release_lease
+DELETE FROM leases WHERE name = :name AND holder = :holder
+
+-- name: list_leases
+SELECT name, holder, lease_until, :now AS now FROM leases ORDER BY name

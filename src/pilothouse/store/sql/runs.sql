@@ -1,0 +1,235 @@
+-- name: insert_runs
+-- A key that exists already inserts nothing; the caller then reads what is there.
+INSERT INTO runs (id, tenant, agent, lane, priority, state, available_at, max_attempts, max_losses,
+    run_timeout_us, deadline_at, input, idempotency_key, parent_id, root_id, created_at)
+SELECT item.id, item.tenant, item.agent, item.lane, item.priority, 'queued', coalesce(item.available_at, :now),
+    item.max_attempts, item.max_losses, item.run_timeout_us,
+    coalesce(item.available_at, :now) + item.run_timeout_us,
+    item.input, item.idempotency_key, item.parent_id, item.root_id, :now
+FROM @rows(id text, tenant text, agent text, lane text, priority integer, available_at bigint, max_attempts integer,
+    max_losses integer, run_timeout_us bigint, input text, idempotency_key text, parent_id text, root_id text) AS item
+WHERE true
+ON CONFLICT DO NOTHING
+RETURNING id
+
+-- name: runs_by_idempotency_key
+SELECT item.id AS wanted_id, runs.id, runs.agent, runs.input, runs.state
+FROM @rows(id text, tenant text, idempotency_key text) AS item
+JOIN runs ON runs.tenant = item.tenant AND runs.idempotency_key = item.idempotency_key
+
+-- name: run_by_id
+SELECT * FROM runs WHERE id = :id
+
+-- name: lock_run
+SELECT * FROM runs WHERE id = :id
+
+-- name: lock_runs
+-- In one order, so that two transactions never wait for each other in a circle. On SQLite the writer is alone anyway.
+SELECT item.id FROM @rows(id text) AS item WHERE false
+
+-- name: list_runs
+-- Newest first; the key of a page is the last id of the page before.
+SELECT id, tenant, agent, lane, priority, state, available_at, attempt, failures, losses, max_attempts, parent_id,
+    root_id, cancel_requested_at, progress_done, progress_total, dismissed_at, created_at, started_at, finished_at,
+    deadline_at, error, idempotency_key
+FROM runs
+WHERE (CAST(:after AS TEXT) IS NULL OR id < :after)
+    AND (CAST(:state AS TEXT) IS NULL OR state = :state)
+    AND (CAST(:agent AS TEXT) IS NULL OR agent = :agent)
+    AND (CAST(:lane AS TEXT) IS NULL OR lane = :lane)
+    AND (CAST(:tenant AS TEXT) IS NULL OR tenant = :tenant)
+    AND (CAST(:parent_id AS TEXT) IS NULL OR parent_id = :parent_id)
+    AND (CAST(:created_after AS BIGINT) IS NULL OR created_at >= :created_after)
+    AND (CAST(:created_before AS BIGINT) IS NULL OR created_at < :created_before)
+ORDER BY id DESC
+LIMIT :limit
+
+-- name: list_dead
+-- The dead letters: failed runs that nobody has redriven or dismissed.
+SELECT id, tenant, agent, lane, state, attempt, failures, losses, max_attempts, parent_id, created_at, finished_at, error
+FROM runs
+WHERE state = 'failed' AND dismissed_at IS NULL
+    AND (CAST(:after AS TEXT) IS NULL OR id < :after)
+    AND (CAST(:agent AS TEXT) IS NULL OR agent = :agent)
+    AND (CAST(:tenant AS TEXT) IS NULL OR tenant = :tenant)
+    AND (CAST(:error_type AS TEXT) IS NULL OR error LIKE '%"type":"' || :error_type || '"%')
+ORDER BY id DESC
+LIMIT :limit
+
+-- name: pick_runs
+-- For each lane that has room and each agent this worker knows: walk the priorities that exist (`levels`, one index
+-- probe each), take the oldest due rows of each, then let lanes fill their reserved slots and compete for shared ones.
+-- A lane's rank costs it one ageing interval each, so that an old run of a lower lane comes before a young one above.
+WITH RECURSIVE room AS (
+    SELECT json_extract(item.value, '$.lane') AS lane, json_extract(item.value, '$.reserved') AS reserved, json_extract(item.value, '$.rank') AS lane_rank
+    FROM json_each(:room) AS item
+), levels (lane, reserved, lane_rank, agent, priority) AS (
+    SELECT room.lane, room.reserved, room.lane_rank, agents.value,
+        (SELECT max(priority) FROM runs
+         WHERE available_at IS NOT NULL AND lane = room.lane AND agent = agents.value)
+    FROM room, json_each(:agents) AS agents
+    UNION ALL
+    SELECT lane, reserved, lane_rank, agent,
+        (SELECT max(priority) FROM runs
+         WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
+             AND priority < levels.priority)
+    FROM levels WHERE levels.priority IS NOT NULL
+), picked AS MATERIALIZED (
+    SELECT runs.id, runs.state, runs.priority, runs.available_at, levels.lane, levels.reserved, levels.lane_rank
+    FROM levels JOIN runs ON runs.rowid IN (
+        SELECT rowid FROM runs AS due
+        WHERE due.available_at <= :now AND due.lane = levels.lane AND due.agent = levels.agent
+            AND due.priority = levels.priority
+        ORDER BY due.available_at LIMIT :most
+    )
+), placed AS (
+    SELECT id, state, lane_rank, available_at, reserved,
+        row_number() OVER (PARTITION BY lane ORDER BY priority DESC, available_at, id) AS place
+    FROM picked
+), ranked AS (
+    SELECT id, state, place <= reserved AS has_own_slot,
+        row_number() OVER (
+            PARTITION BY place <= reserved ORDER BY available_at + lane_rank * :ageing_us, lane_rank, place
+        ) AS shared_place
+    FROM placed
+)
+SELECT id, state AS was FROM ranked WHERE has_own_slot OR shared_place <= :shared
+
+-- name: next_due
+-- When the next run of these agents becomes eligible: at most one index probe per lane, agent and priority.
+WITH RECURSIVE levels (lane, agent, priority) AS (
+    SELECT lanes.value, agents.value,
+        (SELECT max(priority) FROM runs
+         WHERE available_at IS NOT NULL AND lane = lanes.value AND agent = agents.value)
+    FROM json_each(:lanes) AS lanes, json_each(:agents) AS agents
+    UNION ALL
+    SELECT lane, agent,
+        (SELECT max(priority) FROM runs
+         WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
+             AND priority < levels.priority)
+    FROM levels WHERE levels.priority IS NOT NULL
+)
+SELECT min((SELECT min(available_at) FROM runs
+            WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
+                AND priority = levels.priority)) AS due_at, :now AS now
+FROM levels
+
+-- name: take_runs
+UPDATE runs
+SET state = 'running', available_at = NULL, attempt = attempt + 1, started_at = coalesce(started_at, :now)
+FROM @rows(id text) AS item
+WHERE runs.id = item.id AND runs.state IN ('queued', 'waiting') AND runs.available_at IS NOT NULL
+RETURNING runs.id, tenant, agent, lane, attempt, failures, losses, max_attempts, max_losses, input, parent_id, root_id,
+    deadline_at, created_at, started_at, cancel_requested_at, :now AS claimed_at
+
+-- name: settle_runs
+-- Only the attempt that holds the run can settle it. A cancel that was asked for meanwhile wins over going on.
+UPDATE runs
+SET state = CASE
+        WHEN cancel_requested_at IS NOT NULL AND item.state IN ('queued', 'waiting', 'failed') THEN 'cancelled'
+        ELSE item.state END,
+    available_at = CASE
+        WHEN cancel_requested_at IS NOT NULL THEN NULL
+        WHEN item.state = 'queued' THEN :now + item.delay_us
+        WHEN item.state = 'waiting' THEN item.wake_at END,
+    output = item.output,
+    error = item.error,
+    failures = failures + item.failure,
+    losses = losses + item.loss,
+    finished_at = CASE
+        WHEN item.state IN ('succeeded', 'failed', 'cancelled') OR cancel_requested_at IS NOT NULL THEN :now END
+FROM @rows(run_id text, attempt integer, state text, delay_us bigint, wake_at bigint, output text, error text,
+    failure integer, loss integer) AS item
+WHERE runs.id = item.run_id AND runs.attempt = item.attempt AND runs.state = 'running'
+RETURNING runs.id, runs.tenant, runs.agent, runs.lane, runs.state, runs.attempt, runs.parent_id,
+    runs.created_at, runs.started_at, runs.finished_at
+
+-- name: wake_unblocked
+-- Wakes the waiting runs that have a wait group with nothing left in it.
+UPDATE runs
+SET available_at = :now
+FROM @rows(run_id text, wait_group text) AS item
+WHERE runs.id = item.run_id AND runs.state = 'waiting'
+    AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.run_id = item.run_id AND waits.wait_group = item.wait_group)
+RETURNING runs.id
+
+-- name: descendants
+-- The run and everything it started, and what those started, as far as it has not ended.
+WITH RECURSIVE lineage (id) AS (
+    SELECT id FROM runs WHERE id = :id
+    UNION
+    SELECT runs.id FROM runs JOIN lineage ON runs.parent_id = lineage.id
+)
+SELECT runs.id FROM runs JOIN lineage ON lineage.id = runs.id
+WHERE runs.state IN ('queued', 'waiting', 'running')
+ORDER BY runs.id
+
+-- name: open_states
+SELECT runs.id, runs.state FROM @rows(id text) AS item JOIN runs ON runs.id = item.id
+WHERE runs.state IN ('queued', 'waiting', 'running')
+
+-- name: cancel_idle_runs
+-- The state it leaves is given and checked, so that the audit and the counters say what was.
+UPDATE runs
+SET state = 'cancelled', available_at = NULL, finished_at = :now, cancel_requested_at = :now, error = item.error
+FROM @rows(id text, was text, error text) AS item
+WHERE runs.id = item.id AND runs.state = item.was AND runs.state IN ('queued', 'waiting')
+RETURNING runs.id, tenant, agent, lane, state, attempt, parent_id
+
+-- name: request_cancel
+UPDATE runs
+SET cancel_requested_at = :now
+FROM @rows(id text) AS item
+WHERE runs.id = item.id AND runs.state = 'running' AND runs.cancel_requested_at IS NULL
+RETURNING runs.id, tenant, agent, lane, attempt
+
+-- name: cancelling_runs
+-- The running runs of a worker whose cancel was asked for.
+SELECT runs.id, runs.attempt FROM runs
+JOIN attempts ON attempts.run_id = runs.id AND attempts.number = runs.attempt
+WHERE runs.state = 'running' AND runs.cancel_requested_at IS NOT NULL AND attempts.worker_id = :worker_id
+
+-- name: redrive_runs
+UPDATE runs
+SET state = 'queued', available_at = :now, failures = 0, losses = 0, error = NULL, finished_at = NULL,
+    dismissed_at = NULL, cancel_requested_at = NULL, deadline_at = :now + run_timeout_us
+FROM @rows(id text) AS item
+WHERE runs.id = item.id AND runs.state = 'failed'
+RETURNING runs.id, tenant, agent, lane, attempt
+
+-- name: dismiss_runs
+UPDATE runs
+SET dismissed_at = :now
+FROM @rows(id text) AS item
+WHERE runs.id = item.id AND runs.state = 'failed' AND runs.dismissed_at IS NULL
+RETURNING runs.id, tenant, agent, lane, attempt
+
+-- name: set_progress
+UPDATE runs
+SET progress_done = item.done, progress_total = item.total
+FROM @rows(run_id text, attempt integer, done bigint, total bigint) AS item
+WHERE runs.id = item.run_id AND runs.attempt = item.attempt AND runs.state = 'running'
+
+-- name: child_states
+SELECT runs.id, runs.state, runs.output, runs.error FROM @rows(id text) AS item JOIN runs ON runs.id = item.id
+
+-- name: oldest_due
+-- One index probe per priority that exists.
+WITH RECURSIVE levels (priority) AS (
+    SELECT max(priority) FROM runs WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent
+    UNION ALL
+    SELECT (SELECT max(priority) FROM runs
+            WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent AND priority < levels.priority)
+    FROM levels WHERE levels.priority IS NOT NULL
+)
+SELECT min((SELECT min(available_at) FROM runs
+            WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent
+                AND priority = levels.priority)) AS oldest, :now AS now
+FROM levels
+
+-- name: current_instant
+SELECT :now AS now
+
+-- name: busy_run
+-- Any run that is running or due.
+SELECT id FROM runs WHERE state = 'running' OR available_at <= :now LIMIT 1

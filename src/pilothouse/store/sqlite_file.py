@@ -1,0 +1,68 @@
+"""The database file of SQLite: checks that it can be used, opens connections to it, knows when it was replaced."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilothouse.errors import ConfigError, StoreError, StoreUnavailable
+from pilothouse.store.sqlite_transaction import explain
+
+OLDEST_SQLITE = (3, 39, 0)  # ->>, FULL JOIN, RETURNING
+BUSY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteFile:
+    """`synchronous` is SQLite's own setting: FULL makes each commit durable before it returns."""
+
+    path: Path
+    synchronous: str
+
+    def open_writer(self) -> sqlite3.Connection:
+        """Creates the file if need be. Raises a StoreError that names why the file cannot be used."""
+        require_version(sqlite3.sqlite_version_info)
+        if not self.path.parent.is_dir():
+            raise StoreUnavailable(f"the folder {self.path.parent} of the database does not exist; create it")
+        connection = self._connect()
+        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        if mode != "wal":
+            connection.close()
+            raise StoreError(f"{self.path} cannot have a write-ahead log (mode {mode}); move it to a local disk")
+        return connection
+
+    def open_reader(self) -> sqlite3.Connection:
+        connection = self._connect()
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def identity(self) -> tuple[int, int]:
+        """What tells the file from another one at the same path. Raises StoreUnavailable when there is none."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise StoreUnavailable(f"the database file {self.path} cannot be found: {error.strerror}") from error
+        return status.st_dev, status.st_ino
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
+            )
+        except sqlite3.Error as error:
+            raise explain(error, "opening the database", self.path) from error
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+            connection.execute("PRAGMA case_sensitive_like = ON")  # as on PostgreSQL
+        except sqlite3.Error as error:
+            connection.close()
+            raise explain(error, "opening the database", self.path) from error
+        return connection
+
+
+def require_version(version: tuple[int, ...]) -> None:
+    if version < OLDEST_SQLITE:
+        needed, found = (".".join(map(str, each)) for each in (OLDEST_SQLITE, version))
+        raise ConfigError(f"SQLite {needed} or later is needed, this Python brings {found}; use a newer Python")

@@ -1,0 +1,53 @@
+"""For those who look after the process: is it alive, can it work, what are its figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Response
+from starlette.exceptions import HTTPException
+
+from pilothouse.control import insights, readiness, workers
+from pilothouse.control.counters import DURATION_BUCKETS_SECONDS
+from pilothouse.telemetry import metrics
+from pilothouse.web import schemas
+from pilothouse.web.answers import answer
+from pilothouse.web.backend import BackendOf
+from pilothouse.web.openapi import PROBLEMS, gives
+
+router = APIRouter(tags=["health"])
+
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Prometheus text", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
+
+
+@router.head("/health", include_in_schema=False)
+@router.get("/health", responses=gives(schemas.Health))
+async def get_health() -> Response:
+    """Liveness: the process turns. Never asks the database, so that an outage of it restarts nothing."""
+    return answer({"status": "ok"})
+
+
+@router.head("/ready", include_in_schema=False)
+@router.get("/ready", responses={**gives(schemas.Ready), 503: {"model": schemas.Ready}})
+async def get_ready(backend: BackendOf) -> Response:
+    """Readiness: `degraded` takes runs that will wait; `not_ready`, with 503, takes none."""
+    checks = await readiness.readiness(backend.db)
+    status = readiness.worst(checks)
+    told = {"status": status, "checks": {name: asdict(check) for name, check in checks.items()}}
+    return answer(told, 503 if status == "not_ready" else 200)
+
+
+@router.get("/metrics", responses={**PROBLEMS, **_TEXT})
+async def get_metrics(backend: BackendOf) -> Response:
+    """Prometheus text. The figures come from the database: every API process answers the same."""
+    if not backend.settings.enable_metrics:
+        raise HTTPException(404)
+    queues = await insights.queue_insights(backend.db)
+    rows = await workers.list_workers(backend.db, limit=readiness.WORKERS_LOOKED_AT)
+    states = Counter(str(row["state"]) for row in rows if row["lease_until"] >= row["now"])
+    text = metrics.render_metrics(queues, states, DURATION_BUCKETS_SECONDS)
+    return Response(text, media_type=metrics.CONTENT_TYPE)

@@ -1,0 +1,174 @@
+"""Runs: submit them one by one or many at once, look at them, cancel, redrive, dismiss and signal them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+
+from pilothouse.control import dead, runs, signals, timeline
+from pilothouse.control.runs import Filter, Submitted
+from pilothouse.control.views import run_view
+from pilothouse.domain.runs import RunState
+from pilothouse.errors import FieldError, PilothouseError
+from pilothouse.web import requests, schemas
+from pilothouse.web.answers import Limit, answer, page
+from pilothouse.web.auth import PRINCIPAL
+from pilothouse.web.backend import BackendOf
+from pilothouse.web.bodies import Instant, parse, read_json, read_model
+from pilothouse.web.openapi import gives, takes
+from pilothouse.web.problems import invalid, problem_of
+
+router = APIRouter(prefix="/api/v1", tags=["runs"])
+
+IdempotencyKey = Annotated[
+    str | None, Header(alias="Idempotency-Key", description="As `idempotency_key` in the body; they may not differ.")
+]
+
+
+@router.post("/runs", status_code=202, openapi_extra=takes(requests.Submit), responses=gives(schemas.Submitted, 202))
+async def submit_run(request: Request, backend: BackendOf, idempotency_key: IdempotencyKey = None) -> Response:
+    """Takes a run. The answer comes once the run is stored; it is worked on later."""
+    data = _with_key(await read_json(request, empty={}), idempotency_key)
+    submitted = await backend.submitter.submit(_request_of(data))
+    told = _told(submitted)
+    return answer(told, 202, {"Location": told["url"]})
+
+
+@router.post("/runs:batch", openapi_extra=takes(requests.SubmitMany), responses=gives(schemas.SubmittedMany))
+async def submit_runs(request: Request, backend: BackendOf, idempotency_key: IdempotencyKey = None) -> Response:
+    """Takes many runs in one transaction; a refused one leaves the others untouched.
+
+    With an Idempotency-Key each run without a key of its own gets that key, a dot and its place in the list.
+    """
+    batch = await read_model(request, requests.SubmitMany)
+    wanted = [_request_or_error(_with_place_key(data, idempotency_key, n)) for n, data in enumerate(batch.runs)]
+    accepted = [each for each in wanted if isinstance(each, runs.Request)]
+    answers = iter(await backend.submitter.submit_batch(accepted) if accepted else [])
+    outcomes = [next(answers) if isinstance(each, runs.Request) else each for each in wanted]
+    return answer({"runs": [_outcome(outcome, request.url.path, n) for n, outcome in enumerate(outcomes)]})
+
+
+@router.get("/runs", responses=gives(schemas.RunPage))
+async def list_runs(
+    backend: BackendOf,
+    *,
+    state: RunState | None = None,
+    agent: str | None = None,
+    lane: str | None = None,
+    tenant: str | None = None,
+    parent: str | None = None,
+    created_after: Instant | None = None,
+    created_before: Instant | None = None,
+    after: str | None = None,
+    limit: Limit = 50,
+) -> Response:
+    """The newest runs first."""
+    wanted = Filter(state, agent, lane, tenant, parent, created_after, created_before)
+    rows = await runs.list_runs(backend.db, wanted, after=after, limit=limit + 1)
+    return page([run_view(row) for row in rows], limit=limit, key="id")
+
+
+@router.get("/runs/{id}", responses=gives(schemas.Run))
+async def get_run(id: str, backend: BackendOf) -> Response:
+    return answer(run_view(await runs.get_run(backend.db, id)))
+
+
+@router.get("/runs/{id}/timeline", responses=gives(schemas.Timeline))
+async def get_timeline(id: str, backend: BackendOf) -> Response:
+    """Everything that happened to the run: attempts, steps, signals, logs, children, audit."""
+    return answer(await timeline.timeline(backend.db, id))
+
+
+@router.get("/runs/{id}/why", responses=gives(schemas.Why))
+async def explain_run(id: str, backend: BackendOf) -> Response:
+    """Why the run is where it is, and what to do about it."""
+    return answer(await timeline.why(backend.db, id))
+
+
+@router.post("/runs/{id}/cancel", openapi_extra=takes(requests.Cancel, required=False), responses=gives(schemas.Run))
+async def cancel_run(id: str, request: Request, backend: BackendOf) -> Response:
+    """Cancels the run and everything it started; one that runs shows `cancelling` until its worker has stopped it."""
+    body = await read_model(request, requests.Cancel)
+    row = await runs.cancel_run(backend.db, id, principal=PRINCIPAL, reason=body.reason)
+    return answer(run_view(row))
+
+
+@router.post("/runs/{id}/redrive", openapi_extra=takes(requests.Redrive, required=False), responses=gives(schemas.Run))
+async def redrive_run(id: str, request: Request, backend: BackendOf) -> Response:
+    """Queues a failed run again with fresh attempts."""
+    body = await read_model(request, requests.Redrive)
+    row = await dead.redrive_run(backend.db, id, principal=PRINCIPAL, start_from=body.start_from, reason=body.reason)
+    return answer(run_view(row))
+
+
+@router.post("/runs/{id}/dismiss", openapi_extra=takes(requests.Dismiss, required=False), responses=gives(schemas.Run))
+async def dismiss_run(id: str, request: Request, backend: BackendOf) -> Response:
+    """Takes a failed run off the dead letters; it stays in the run log."""
+    body = await read_model(request, requests.Dismiss)
+    row = await dead.dismiss_run(backend.db, id, principal=PRINCIPAL, reason=body.reason)
+    return answer(run_view(row))
+
+
+_PAYLOAD = {"requestBody": {"required": False, "content": {"application/json": {"schema": {}}}}}
+
+
+@router.post("/runs/{id}/signals/{name}", openapi_extra=_PAYLOAD, responses=gives(schemas.SignalSent))
+async def send_signal(id: str, name: str, request: Request, backend: BackendOf) -> Response:
+    """Sends a signal whose payload is the body, null where there is none. The first of a name wins."""
+    payload = await read_json(request, empty=None)
+    is_first = await signals.send_signal(backend.db, id, name, payload, principal=PRINCIPAL)
+    return answer({"first": is_first})
+
+
+def _request_of(data: object) -> runs.Request:
+    body = parse(data, requests.Submit)
+    return runs.Request(
+        agent=body.agent,
+        input=body.input,
+        principal=PRINCIPAL,
+        lane=body.lane,
+        priority=body.priority,
+        available_at=body.at,
+        idempotency_key=body.idempotency_key,
+        tenant=body.tenant,
+    )
+
+
+def _request_or_error(data: object) -> runs.Request | PilothouseError:
+    try:
+        return _request_of(data)
+    except PilothouseError as error:
+        return error
+
+
+def _with_key(data: Any, key: str | None) -> Any:
+    """The body with the key of the header, which may say the same as the body, but nothing else."""
+    if key is None or not isinstance(data, dict):
+        return data
+    if data.get("idempotency_key") not in (None, key):
+        raise invalid([FieldError("idempotency_key", f"differs from the header Idempotency-Key {key!r}; give one")])
+    return data | {"idempotency_key": key}
+
+
+def _with_place_key(data: Any, key: str | None, place: int) -> Any:
+    if key is None or not isinstance(data, dict) or data.get("idempotency_key") is not None:
+        return data
+    return data | {"idempotency_key": f"{key}.{place}"}
+
+
+def _told(submitted: Submitted) -> dict[str, Any]:
+    return {
+        "id": submitted.id,
+        "state": submitted.state,
+        "url": f"/api/v1/runs/{submitted.id}",
+        "created": submitted.is_new,
+    }
+
+
+def _outcome(outcome: Submitted | PilothouseError, path: str, place: int) -> dict[str, Any]:
+    if isinstance(outcome, Submitted):
+        return {"status": 202, **_told(outcome)}
+    problem = problem_of(outcome)
+    assert problem is not None, f"only refusals are answered one by one, not {outcome!r}"
+    return problem.body(f"{path}#/runs/{place}")

@@ -1,0 +1,34 @@
+"""Workers: who runs, what each holds, and how to make one finish and leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from pilothouse.control import Database, readiness, workers
+from pilothouse.control.views import view
+from pilothouse.web import schemas
+from pilothouse.web.answers import Limit, answer
+from pilothouse.web.auth import PRINCIPAL
+from pilothouse.web.backend import BackendOf
+from pilothouse.web.openapi import gives
+
+router = APIRouter(prefix="/api/v1", tags=["workers"])
+
+
+@router.get("/workers", responses=gives(schemas.WorkerList))
+async def list_workers(backend: BackendOf, limit: Limit = 50) -> Response:
+    """Those that hold a lease first, then the latest of the others."""
+    return answer({"items": await listed_workers(backend.db, limit=limit), "next": None})
+
+
+@router.post("/workers/{id}/drain", responses=gives(schemas.Worker))
+async def drain_worker(id: str, backend: BackendOf) -> Response:
+    """Asks a worker to finish what runs, claim nothing and exit."""
+    return answer(view(await workers.drain_worker(backend.db, id, principal=PRINCIPAL)))
+
+
+async def listed_workers(db: Database, *, limit: int) -> list[dict[str, Any]]:
+    rows = await workers.list_workers(db, limit=limit)
+    return [view(row) | {"is_live": readiness.is_live(row)} for row in rows]

@@ -1,0 +1,79 @@
+"""Who may ask. As long as there are no API keys, only this machine: a request names it and comes from no other site."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pilothouse.web.problems import Problem
+
+PRINCIPAL = "api:local"
+"""Who acts, in the audit, where nobody has to prove who they are."""
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address (IPv6 with or without brackets) can only mean this machine."""
+    name = host.removeprefix("[").removesuffix("]").removesuffix(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+class LocalOnly:
+    """Refuses what a web page elsewhere made a browser send.
+
+    A page cannot forge the header Host, so a name of its own that it points at this machine (DNS rebinding) shows
+    there; and on every request that changes something, a browser tells the page's origin.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = _refusal(scope) if scope["type"] == "http" else None
+        if problem is None:
+            await self._app(scope, receive, send)
+        else:
+            await problem.response(scope["path"])(scope, receive, send)
+
+
+def _refusal(scope: Scope) -> Problem | None:
+    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    if len(hosts) != 1 or not _is_local(hosts[0]):
+        told = f"the header Host is {', '.join(hosts) or 'missing'}"
+        return Problem(403, "forbidden", f"{told}; without API keys only localhost and 127.0.0.1 are answered")
+    if scope["method"] not in _READING:
+        return _foreign_origin(scope, hosts[0])
+    return None
+
+
+def _foreign_origin(scope: Scope, host: str) -> Problem | None:
+    origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+    if all(_authority(origin) == host.lower() for origin in origins):
+        return None
+    return Problem(403, "forbidden", f"the request comes from {origins[0]}, but only pages of {host} may send it")
+
+
+@lru_cache(maxsize=64)
+def _is_local(authority: str) -> bool:
+    try:
+        return is_loopback(urlsplit(f"//{authority}").hostname or "")
+    except ValueError:
+        return False
+
+
+def _authority(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""

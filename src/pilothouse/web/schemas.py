@@ -1,0 +1,285 @@
+"""What answers look like, for the OpenAPI document. Answers are made from rows and not validated again; tests hold them
+against these models.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+RunState = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "cancelling"]
+
+
+class FieldProblem(BaseModel):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457). `code` is for programs, `detail` for people."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    instance: str
+    errors: list[FieldProblem] = Field([], description="Each field that does not fit.")
+    error_id: str | None = Field(None, description="Of a failure of our own: what to look for in the log.")
+
+
+class Submitted(BaseModel):
+    id: str
+    state: RunState
+    url: str
+    created: bool = Field(description="False where the idempotency key had made the run before.")
+
+
+class SubmittedOne(Submitted):
+    status: Literal[202]
+
+
+class SubmittedMany(BaseModel):
+    """The answers in the order of the runs; `status` tells the two kinds apart."""
+
+    runs: list[SubmittedOne | Problem]
+
+
+class RunError(BaseModel):
+    type: str
+    message: str
+
+
+class RunSummary(BaseModel):
+    id: str
+    tenant: str
+    agent: str
+    lane: str
+    priority: int
+    state: RunState
+    available_at: datetime | None
+    attempt: int = Field(description="The number of the latest attempt; 0 before the first.")
+    failures: int
+    losses: int
+    max_attempts: int
+    parent_id: str | None
+    root_id: str
+    idempotency_key: str | None
+    cancel_requested_at: datetime | None
+    deadline_at: datetime | None
+    progress_done: int | None
+    progress_total: int | None
+    dismissed_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: RunError | None
+
+
+class Run(RunSummary):
+    max_losses: int
+    input: Any
+    output: Any
+
+
+class RunPage(BaseModel):
+    items: list[RunSummary]
+    next: str | None = Field(description="Pass it as `after` for the next page; null on the last.")
+
+
+class Attempt(BaseModel):
+    id: str = Field(description="The attempt's public id and fencing token: run id, dot, number.")
+    run_id: str
+    number: int
+    worker_id: str
+    state: Literal["running", "succeeded", "failed", "suspended", "lost", "cancelled"]
+    started_at: datetime
+    finished_at: datetime | None
+    error: RunError | None
+    steps_executed: int
+    steps_replayed: int
+
+
+class Step(BaseModel):
+    key: str
+    kind: str
+    attempt: int
+    state: str
+    tries: int
+    request: Any
+    result: Any
+    error: Any
+    started_at: datetime
+    finished_at: datetime
+
+
+class Signal(BaseModel):
+    name: str
+    payload: Any
+    principal: str
+    created_at: datetime
+
+
+class Wait(BaseModel):
+    kind: str
+    name: str
+    wait_group: str
+
+
+class LogLine(BaseModel):
+    id: int
+    run_id: str
+    attempt: int
+    at: datetime
+    level: str
+    message: str
+    fields: dict[str, Any]
+
+
+class AuditRecord(BaseModel):
+    seq: int
+    at: datetime
+    tenant: str
+    principal: str
+    action: str
+    entity: str
+    entity_id: str
+    before: str | None
+    after: str | None
+    reason: str | None
+    run_id: str | None
+    attempt: int | None
+
+
+class AuditPage(BaseModel):
+    items: list[AuditRecord]
+    next: int | None = Field(description="Pass it as `before` for the next page; null on the last.")
+
+
+class Timeline(BaseModel):
+    run: Run
+    attempts: list[Attempt]
+    steps: list[Step]
+    signals: list[Signal]
+    waits: list[Wait]
+    logs: list[LogLine]
+    children: list[RunSummary]
+    audit: list[AuditRecord]
+
+
+class Why(BaseModel):
+    run: str
+    state: RunState
+    reasons: list[str]
+    next: str = Field(description="What to do about it.")
+
+
+class SignalSent(BaseModel):
+    first: bool = Field(description="False where a signal of this name was there already; its payload then stands.")
+
+
+class DeadLetter(BaseModel):
+    id: str
+    tenant: str
+    agent: str
+    lane: str
+    state: Literal["failed"]
+    attempt: int
+    failures: int
+    losses: int
+    max_attempts: int
+    parent_id: str | None
+    created_at: datetime
+    finished_at: datetime
+    error: RunError | None
+
+
+class DeadPage(BaseModel):
+    items: list[DeadLetter]
+    next: str | None
+
+
+class Count(BaseModel):
+    count: int = Field(description="How many runs were changed.")
+
+
+class Agent(BaseModel):
+    name: str
+    app: str
+    description: str
+    lane: str
+    priority: int
+    max_attempts: int
+    max_losses: int
+    timeout_seconds: float
+    run_timeout_seconds: float | None
+    input_schema: Any
+    output_schema: Any
+    registered_at: datetime
+    registered_by: str
+
+
+class AgentList(BaseModel):
+    items: list[Agent]
+    next: None
+
+
+class Worker(BaseModel):
+    id: str
+    host: str
+    pid: int
+    state: Literal["running", "draining", "stopped", "lost"]
+    app: str
+    version: str
+    agents: list[str]
+    slots: dict[str, int]
+    started_at: datetime
+    renewed_at: datetime
+    lease_until: datetime
+    stopped_at: datetime | None
+
+
+class ListedWorker(Worker):
+    running: int = Field(description="How many attempts it holds now.")
+    is_live: bool = Field(description="It takes runs: its lease has not run out, and it does not drain.")
+
+
+class WorkerList(BaseModel):
+    items: list[ListedWorker]
+    next: None
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+
+
+class Check(BaseModel):
+    status: Literal["ready", "degraded", "not_ready"]
+    detail: str
+
+
+class Ready(BaseModel):
+    status: Literal["ready", "degraded", "not_ready"]
+    checks: dict[str, Check]
+
+
+class Queue(BaseModel):
+    agent: str
+    lane: str
+    runs: dict[str, int] = Field(description="How many are in each state.")
+    oldest_age_seconds: float
+
+
+class DeadCount(BaseModel):
+    count: int
+    has_more: bool = Field(description="There are more than `count`; it stops counting there.")
+
+
+class Overview(BaseModel):
+    version: str
+    queues: list[Queue]
+    workers: list[ListedWorker]
+    runs: list[RunSummary]
+    dead: DeadCount

@@ -1,0 +1,24 @@
+"""A setting that no code reads is a promise that is not kept."""
+
+from __future__ import annotations
+
+import ast
+
+from tests.architecture.source_tree import PACKAGE, source_files, tree_of
+
+CONFIG = PACKAGE / "config.py"
+
+
+def settings_fields() -> set[str]:
+    classes = [node for node in ast.walk(tree_of(CONFIG)) if isinstance(node, ast.ClassDef) and node.name == "Settings"]
+    fields = [node.target for node in classes[0].body if isinstance(node, ast.AnnAssign)]
+    return {target.id for target in fields if isinstance(target, ast.Name)} - {"model_config"}
+
+
+def test_every_setting_is_read_by_some_code() -> None:
+    others = [path for path in source_files() if path != CONFIG]
+
+    read = {node.attr for path in others for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
+
+    assert settings_fields(), "found no fields: has Settings moved?"
+    assert not settings_fields() - read, "settings that nothing reads: wire them up or remove them"

@@ -1,0 +1,90 @@
+"""What all tests share: real PostgreSQL, one server for the whole test run, one fresh database for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import settings
+
+from tests.postgres_server import (
+    PostgresServer,
+    PostgresUnavailable,
+    close_run_directory,
+    create_server,
+    open_run_directory,
+    shared_server_url,
+)
+
+Result = TypeVar("Result")
+
+RUN_DIRECTORY_VARIABLE = "PILOTHOUSE_TEST_RUN_DIRECTORY"
+RUN_DIRECTORY = pytest.StashKey[tuple[Path, int]]()
+
+# A busy machine is slow, not wrong; and in CI the same commit must give the same answer twice.
+settings.register_profile("pilothouse", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("pilothouse")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # a process of pytest-xdist: it inherits the folder of the process that controls it
+    directory, descriptor = open_run_directory()
+    config.stash[RUN_DIRECTORY] = (directory, descriptor)
+    os.environ[RUN_DIRECTORY_VARIABLE] = str(directory)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if RUN_DIRECTORY in config.stash:
+        close_run_directory(*config.stash[RUN_DIRECTORY])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever asks for a PostgreSQL fixture is marked `postgres`."""
+    for item in items:
+        if {"postgres_url", "private_postgres"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("postgres")
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url() -> str:
+    """The shared server: the one of PILOTHOUSE_TEST_POSTGRES_URL, else one that this test run starts."""
+    given = os.environ.get("PILOTHOUSE_TEST_POSTGRES_URL")
+    return given or _or_skip(shared_server_url)
+
+
+@pytest.fixture
+def postgres_url(postgres_server_url: str) -> Iterator[str]:
+    """The URL of a new, empty database that is dropped after the test."""
+    import psycopg
+    from psycopg.sql import SQL, Identifier
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server_url, autocommit=True) as admin:
+        admin.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        yield urlsplit(postgres_server_url)._replace(path=f"/{name}").geturl()
+        admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[PostgresServer]:
+    """A running server of the test's own, to be stopped, killed and started at will."""
+    server = _or_skip(create_server)
+    yield server
+    server.kill()
+    shutil.rmtree(server.directory)
+
+
+def _or_skip(start: Callable[[Path], Result]) -> Result:
+    try:
+        return start(Path(os.environ[RUN_DIRECTORY_VARIABLE]))
+    except PostgresUnavailable as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must test on PostgreSQL: {error}")
+        pytest.skip(f"NOT TESTED on PostgreSQL: {error}")
