@@ -37,9 +37,8 @@ MAY_IMPORT = {
     "evals": {"engine", "llm", "control", "domain"} | OPEN,
     "web": {"control", "evals", "telemetry", "domain"} | OPEN,
     "client": OPEN,
-    "examples": {"app", "testing", "__init__"},
 }
-MAY_IMPORT_EVERYTHING = {"app", "platform", "cli", "testing", "__init__", "__main__"}
+MAY_IMPORT_EVERYTHING = {"app", "platform", "cli", "testing", "examples", "__init__", "__main__"}
 IMPURE = {
     "asyncio",
     "io",

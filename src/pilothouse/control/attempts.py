@@ -124,14 +124,14 @@ def _pick(tx: Transaction, demand: Demand, agents: Sequence[str]) -> dict[str, s
     room = [
         {"lane": lane, "reserved": demand.reserved[lane], "rank": rank}
         for rank, lane in enumerate(LANE_ORDER)
-        if demand.most_of(lane) > 0
+        if lane in demand.reserved
     ]
     rows = tx.fetch_all(
         "pick_runs",
         room=payloads.encode(room),
         agents=payloads.encode(list(agents)),
         shared=demand.shared,
-        most=max(demand.most_of(lane) for lane in LANE_ORDER),
+        most=demand.most,
         ageing_us=int(AGEING_SECONDS * 1_000_000),
     )
     return {row["id"]: row["was"] for row in rows}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -23,17 +23,30 @@ AGEING_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a worker can take now: free reserved slots of each lane, and free shared slots."""
+    """What a worker can take now: free reserved slots of each lane that it asks for, and free shared slots."""
 
     reserved: Mapping[Lane, int]
     shared: int
 
     @property
     def is_empty(self) -> bool:
-        return self.shared <= 0 and not any(self.reserved.values())
+        return self.most == 0
 
-    def most_of(self, lane: Lane) -> int:
-        return self.reserved[lane] + self.shared
+    @property
+    def most(self) -> int:
+        """How many runs one lane could fill at most."""
+        return max((count + self.shared for count in self.reserved.values()), default=0)
+
+    def only(self, lanes: Collection[Lane]) -> Demand:
+        """The part of it that asks for `lanes`."""
+        return Demand({lane: count for lane, count in self.reserved.items() if lane in lanes}, self.shared)
+
+    def unsated(self, taken: Mapping[Lane, int]) -> frozenset[Lane]:
+        """The lanes that may hold more than was taken: they filled their own slots, and no shared slot was left."""
+        shared_taken = sum(max(0, taken.get(lane, 0) - own) for lane, own in self.reserved.items())
+        if shared_taken < self.shared:
+            return frozenset(lane for lane, own in self.reserved.items() if 0 < own + self.shared <= taken.get(lane, 0))
+        return frozenset(lane for lane, own in self.reserved.items() if taken.get(lane, 0) >= own)
 
 
 @dataclass(frozen=True, slots=True)

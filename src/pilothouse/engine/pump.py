@@ -7,13 +7,14 @@ commit and a busy worker pays one commit for many. Each write is fenced by its a
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pilothouse.control import attempts, runs
 from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
-from pilothouse.domain.lanes import Demand
+from pilothouse.domain.lanes import Demand, Lane
 from pilothouse.domain.runs import RunState
 from pilothouse.engine.patience import patiently
 from pilothouse.errors import LeaseLost
@@ -91,7 +92,7 @@ class Owner:
     worker_id: str
     agents: Sequence[str]
     demand: Callable[[], Demand]
-    on_claimed: Callable[[list[ClaimedRun], bool], None]
+    on_claimed: Callable[[list[ClaimedRun]], None]
     on_lease_lost: Callable[[], None]
     on_paused: Callable[[str], None]
     on_resumed: Callable[[], None]
@@ -107,7 +108,7 @@ class Pump:
         self._waiting = _Load()
         self._free = IN_FLIGHT[db.dialect]
         self._cycles: set[asyncio.Task[None]] = set()
-        self._wants_claim = False
+        self._hungry: frozenset[Lane] = frozenset()
         self._is_claiming = False
         self._is_paused = False
 
@@ -137,11 +138,11 @@ class Pump:
 
     def claim(self) -> None:
         """Asks for new runs with the next cycle."""
-        self._wants_claim = True
+        self._hungry = frozenset(Lane)
         self._start_cycle()
 
     def stop_claiming(self) -> None:
-        self._wants_claim = False
+        self._hungry = frozenset()
 
     async def close(self) -> None:
         """Waits until everything that was asked for is written."""
@@ -154,7 +155,7 @@ class Pump:
             return
         self._free -= 1
         if demand is not None:
-            self._is_claiming, self._wants_claim = True, False
+            self._is_claiming, self._hungry = True, self._hungry - demand.reserved.keys()
         load = self._waiting.take(CYCLE_LIMIT)
         task = asyncio.get_running_loop().create_task(self._cycle(load, demand))
         self._cycles.add(task)
@@ -162,9 +163,9 @@ class Pump:
 
     def _demand(self) -> Demand | None:
         """What to claim with this cycle; one cycle at a time claims, so that slots are not promised twice."""
-        if not self._wants_claim or self._is_claiming:
+        if not self._hungry or self._is_claiming:
             return None
-        demand = self._owner.demand()
+        demand = self._owner.demand().only(self._hungry)
         return None if demand.is_empty else demand
 
     def _end_cycle(self, task: asyncio.Task[None]) -> None:
@@ -179,7 +180,7 @@ class Pump:
             written = await self._write(load, demand)
         except LeaseLost as error:
             load.fail(error)
-            self._wants_claim = False
+            self._hungry = frozenset()
             self._owner.on_lease_lost()
         except Exception as error:  # noqa: BLE001 - a row that no store takes must not take its neighbours with it
             await self._write_singly(load, error)
@@ -226,11 +227,9 @@ class Pump:
             self._db.notify(runs.WAKE_RUNS)
 
     def _answer_claim(self, claimed: list[ClaimedRun], demand: Demand) -> None:
-        """A lane that was filled to the last slot may have more; then the next free slot asks again at once."""
-        taken = {lane: sum(1 for run in claimed if run.lane == lane) for lane in demand.reserved}
-        may_have_more = any(count >= demand.reserved[lane] and count > 0 for lane, count in taken.items())
-        self._wants_claim = self._wants_claim or may_have_more
-        self._owner.on_claimed(claimed, may_have_more)
+        """A lane that may hold more stays hungry: the next free slot asks again at once."""
+        self._hungry |= demand.unsated(Counter(run.lane for run in claimed))
+        self._owner.on_claimed(claimed)
 
     async def _write_singly(self, load: _Load, error: Exception) -> None:
         if load.is_empty:
@@ -239,7 +238,7 @@ class Pump:
         if load.size == 1:
             load.fail(error)
             return
-        self._wants_claim = True
+        self._hungry = frozenset(Lane)
         for single in load.split():
             await self._cycle(single, None)
 

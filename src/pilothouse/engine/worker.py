@@ -147,7 +147,7 @@ class Worker:
 
     def _demand(self) -> Demand:
         if self._is_draining or self._is_lost:
-            return Demand(reserved=dict.fromkeys(LANE_ORDER, 0), shared=0)
+            return Demand(reserved={}, shared=0)
         return self._options.slots.free(self._in_use)
 
     async def _work(self, stop: asyncio.Event) -> None:
@@ -212,7 +212,7 @@ class Worker:
         self._hinted.add(topic)
         self._wake.set()
 
-    def _start_attempts(self, claimed: list[ClaimedRun], may_have_more: bool) -> None:
+    def _start_attempts(self, claimed: list[ClaimedRun]) -> None:
         for claim in claimed:
             self._in_use[claim.lane] += 1
             self._running[claim.key] = None

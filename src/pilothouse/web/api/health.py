@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from typing import Any
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from pilothouse.control import insights, readiness, workers
@@ -18,10 +18,6 @@ from pilothouse.web.backend import BackendOf
 from pilothouse.web.openapi import PROBLEMS, gives
 
 router = APIRouter(tags=["health"])
-
-_TEXT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Prometheus text", "content": {"text/plain": {"schema": {"type": "string"}}}}
-}
 
 
 @router.head("/health", include_in_schema=False)
@@ -41,7 +37,7 @@ async def get_ready(backend: BackendOf) -> Response:
     return answer(told, 503 if status == "not_ready" else 200)
 
 
-@router.get("/metrics", responses={**PROBLEMS, **_TEXT})
+@router.get("/metrics", response_class=PlainTextResponse, responses=PROBLEMS)
 async def get_metrics(backend: BackendOf) -> Response:
     """Prometheus text. The figures come from the database: every API process answers the same."""
     if not backend.settings.enable_metrics:
@@ -50,4 +46,4 @@ async def get_metrics(backend: BackendOf) -> Response:
     rows = await workers.list_workers(backend.db, limit=readiness.WORKERS_LOOKED_AT)
     states = Counter(str(row["state"]) for row in rows if row["lease_until"] >= row["now"])
     text = metrics.render_metrics(queues, states, DURATION_BUCKETS_SECONDS)
-    return Response(text, media_type=metrics.CONTENT_TYPE)
+    return PlainTextResponse(text, media_type=metrics.CONTENT_TYPE)

@@ -1,0 +1,43 @@
+"""No function and no class without a use: in the product, its tests, its benchmarks or its examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vulture import Vulture
+
+from tests.architecture.source_tree import PACKAGE, ROOT, name_of
+
+CALLED_BY_DECORATOR = [
+    "@router.*",
+    "@app.*",
+    "@*.agent",
+    "@pytest.*",
+    "@field_*",
+    "@model_*",
+    "@*.command",
+    "@*.default",
+]
+CALLED_BY_NAME = [
+    "__getattr__",  # Python
+    "collect",  # prometheus-client
+    "pytest_*",
+]
+
+
+def test_every_function_and_class_is_used() -> None:
+    vulture = Vulture(ignore_names=CALLED_BY_NAME, ignore_decorators=CALLED_BY_DECORATOR)
+    folders = [folder for name in ("src", "tests", "bench", "examples") if (folder := ROOT / name).is_dir()]
+
+    vulture.scavenge(folders)
+
+    unused = [*vulture.unused_funcs, *vulture.unused_methods, *vulture.unused_props, *vulture.unused_classes]
+    # The command line names its commands in strings, so that they are imported only when they are called.
+    dead = [
+        f"{name_of(item.filename)}:{item.first_lineno} {item.name}" for item in unused if not _is_command(item.filename)
+    ]
+    assert not dead, "remove it, or use it"
+
+
+def _is_command(path: Path) -> bool:
+    return path.is_relative_to(PACKAGE / "cli")
