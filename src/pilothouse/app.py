@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from pilothouse.clock import from_datetime
 from pilothouse.config import load_settings
@@ -21,6 +21,19 @@ from pilothouse.store.database import Database, open_database
 from pilothouse.store.migrations import ensure_current
 
 H = TypeVar("H", bound=Callable[..., Any])
+
+
+class AgentArguments(TypedDict, total=False):
+    """What `App.agent` takes beside a name; see there."""
+
+    lane: str
+    priority: int
+    max_attempts: int
+    max_losses: int
+    timeout_seconds: float
+    run_timeout_seconds: float
+    backoff: Backoff
+    fatal: tuple[type[Exception], ...]
 
 
 class App:
@@ -43,26 +56,17 @@ class App:
 
     @overload
     def agent(
-        self,
-        *,
-        name: str | None = None,
-        lane: str = "normal",
-        priority: int = 0,
-        max_attempts: int = 3,
-        max_losses: int = 5,
-        timeout_seconds: float | None = None,
-        run_timeout_seconds: float | None = None,
-        backoff: Backoff | None = None,
-        fatal: tuple[type[Exception], ...] = (),
+        self, handler: None = None, /, *, name: str | None = None, **options: Unpack[AgentArguments]
     ) -> Callable[[H], H]: ...
 
-    def agent(self, handler: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+    def agent(self, handler: Any = None, /, *, name: str | None = None, **options: Unpack[AgentArguments]) -> Any:
         """Registers a function as an agent; works with and without arguments.
 
-        `name` defaults to the function's. `lane` and `priority` (0 to 9) are defaults of its runs. `max_attempts`
-        bounds attempts that end in failure, `max_losses` those lost with their worker. `timeout_seconds` bounds one
-        attempt, `run_timeout_seconds` the whole run from when it is due. `backoff` says how long to wait between
-        attempts; after an error of a type in `fatal` there is none.
+        `name` defaults to the function's. `lane` (normal) and `priority` (0, of 0 to 9) are defaults of its runs.
+        `max_attempts` (3) bounds attempts that end in failure, `max_losses` (5) those lost with their worker.
+        `timeout_seconds` bounds one attempt (the setting `attempt_timeout_seconds`), `run_timeout_seconds` the whole
+        run from when it is due (no bound). `backoff` says how long to wait between attempts; after an error of a type
+        in `fatal` there is none.
         Raises ConfigError for a name that is taken, types that JSON cannot carry, and options that do not fit.
         """
         if handler is not None:
@@ -75,8 +79,8 @@ class App:
 
         return register
 
-    def _add(self, handler: Any, name: str | None, options: dict[str, Any]) -> None:
-        chosen = name or getattr(handler, "__name__", repr(handler))
+    def _add(self, handler: Any, name: str | None, options: AgentArguments) -> None:
+        chosen = name or str(getattr(handler, "__name__", repr(handler)))
         if chosen in self._agents:
             raise ConfigError(f"App {self.name!r} has two agents named {chosen!r}; give one another name=…")
         self._agents[chosen] = make_agent(chosen, handler, _options(chosen, handler, options))
@@ -131,14 +135,12 @@ class App:
         return self._submitter
 
 
-def _options(name: str, handler: Any, given: dict[str, Any]) -> AgentOptions:
-    values = dict(given)
-    lane = values.pop("lane", Lane.NORMAL)
+def _options(name: str, handler: Any, given: AgentArguments) -> AgentOptions:
+    lane = given.get("lane", Lane.NORMAL)
     if lane not in set(LANE_ORDER):
         raise ConfigError(f"agent {name!r}: lane {lane!r} does not exist; use {', '.join(LANE_ORDER)}")
-    if values.get("backoff") is None:
-        values.pop("backoff", None)
+    values: dict[str, Any] = {**given, "lane": Lane(lane), "description": inspect.getdoc(handler) or ""}
     try:
-        return AgentOptions(lane=Lane(lane), description=inspect.getdoc(handler) or "", **values)
+        return AgentOptions(**values)
     except TypeError as error:
         raise ConfigError(f"agent {name!r}: {error}") from error

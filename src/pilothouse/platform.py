@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from pilothouse.control.runs import Submitter
@@ -197,7 +197,7 @@ def load_app(reference: str | None, settings: Settings) -> App:
     return app
 
 
-def _import(module_name: str, chosen: str) -> object:
+def _import(module_name: str, chosen: str) -> ModuleType:
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "errors": set[str](),
     "clock": {"errors"},
     "payloads": {"errors"},
-    "config": {"errors", "clock"},
+    "config": {"errors", "clock", "domain"},
     "domain": {"errors"},
     "store": {"domain"} | OPEN,
     "telemetry": {"domain"} | OPEN,

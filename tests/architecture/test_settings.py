@@ -19,6 +19,7 @@ def test_every_setting_is_read_by_some_code() -> None:
     others = [path for path in source_files() if path != CONFIG]
 
     read = {node.attr for path in others for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
+    unread = sorted(settings_fields() - read)
 
     assert settings_fields(), "found no fields: has Settings moved?"
-    assert not settings_fields() - read, "settings that nothing reads: wire them up or remove them"
+    assert not unread, f"settings that nothing reads, wire them up or remove them: {unread}"

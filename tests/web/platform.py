@@ -55,9 +55,7 @@ class FakeWorker:
 
     async def claim(self, *agents: str) -> list[ClaimedRun]:
         demand = Slots().free({})
-        return await self.db.transaction(
-            lambda tx: attempts.claim_runs(tx, self.id, demand, agents or ("hello",))
-        )
+        return await self.db.transaction(lambda tx: attempts.claim_runs(tx, self.id, demand, agents or ("hello",)))
 
     async def claim_one(self) -> ClaimedRun:
         (claimed,) = await self.claim()
@@ -68,19 +66,15 @@ class FakeWorker:
     ) -> None:
         limits = Limits(run.max_attempts, run.max_losses, Backoff())
         following = next_state(ending, Spent(run.failures, run.losses), limits, delay_seconds=None, jitter=0.0)
-        settlement = Settlement(
-            run.run_id, run.attempt, run.parent_id, ending, following, output=output, error=error
-        )
-        await self.db.transaction(
-            lambda tx: attempts.settle_attempts(tx, [settlement], principal=f"worker:{self.id}")
-        )
+        settlement = Settlement(run.run_id, run.attempt, run.parent_id, ending, following, output=output, error=error)
+        await self.db.transaction(lambda tx: attempts.settle_attempts(tx, [settlement], principal=f"worker:{self.id}"))
         self.db.notify("runs")
 
     async def fail(self, run: ClaimedRun, error_type: str = "ValueError") -> None:
         await self.settle(run, "fatal", error=encode({"type": error_type, "message": "it broke"}))
 
     async def log(self, run: ClaimedRun, message: str) -> None:
-        line = LogLine(run.run_id, run.attempt, run.claimed_at, "info", message, '{"n":1}')
+        line = LogLine(run.run_id, run.attempt, self.db.clock.now_us(), "info", message, '{"n":1}')
         await self.db.transaction(lambda tx: attempts.write_logs(tx, [line]))
         self.db.notify("runs")
 

@@ -47,7 +47,12 @@ async def test_every_filter_narrows_the_list(api: httpx2.AsyncClient, worker: Fa
     for filters in ({"tenant": "acme"}, {"lane": "low"}, {"created_before": created}):
         listed = (await api.get(RUNS, params=filters)).json()["items"]
         assert [run["id"] for run in listed] == [wanted], filters
-    for filters in ({"state": "running"}, {"agent": "nobody"}, {"parent": wanted}, {"created_after": "2999-01-01T00:00Z"}):
+    for filters in (
+        {"state": "running"},
+        {"agent": "nobody"},
+        {"parent": wanted},
+        {"created_after": "2999-01-01T00:00Z"},
+    ):
         assert (await api.get(RUNS, params=filters)).json()["items"] == [], filters
     assert len((await api.get(RUNS, params={"state": "queued", "agent": "hello"})).json()["items"]) == 2
 
@@ -193,9 +198,7 @@ async def test_an_unknown_run_is_not_found(api: httpx2.AsyncClient, method: str,
     assert NO_RUN in response.json()["detail"]
 
 
-async def test_the_dead_letters_of_a_filter_are_redriven_together(
-    api: httpx2.AsyncClient, worker: FakeWorker
-) -> None:
+async def test_the_dead_letters_of_a_filter_are_redriven_together(api: httpx2.AsyncClient, worker: FakeWorker) -> None:
     ids = [await submit(api) for _ in range(3)]
     for run, error_type in zip(await worker.claim(), ("Boom", "Boom", "Other"), strict=True):
         await worker.fail(run, error_type)

@@ -30,7 +30,13 @@ async def test_a_submitted_run_is_answered_with_its_address(api: httpx2.AsyncCli
 
 
 async def test_every_option_of_a_submit_reaches_the_run(api: httpx2.AsyncClient, worker: FakeWorker) -> None:
-    options = {"lane": "low", "priority": 9, "at": "2999-01-01T02:00:00+02:00", "tenant": "acme", "idempotency_key": "k"}
+    options = {
+        "lane": "low",
+        "priority": 9,
+        "at": "2999-01-01T02:00:00+02:00",
+        "tenant": "acme",
+        "idempotency_key": "k",
+    }
 
     response = await api.post(RUNS, json={"agent": "hello", "input": {"name": "Ada"}, **options})
 
@@ -53,9 +59,7 @@ async def test_the_submit_is_audited_as_done_by_the_api(api: httpx2.AsyncClient,
 
 
 @pytest.mark.parametrize("place", ["body", "header", "both"])
-async def test_the_same_idempotency_key_yields_one_run(
-    api: httpx2.AsyncClient, worker: FakeWorker, place: str
-) -> None:
+async def test_the_same_idempotency_key_yields_one_run(api: httpx2.AsyncClient, worker: FakeWorker, place: str) -> None:
     body = {"agent": "hello", "input": {"name": "Ada"}}
     if place != "header":
         body["idempotency_key"] = "order-1"
@@ -148,7 +152,7 @@ async def test_broken_json_is_answered_with_its_place(api: httpx2.AsyncClient, w
 
     assert response.status_code == 400
     assert response.json()["code"] == "broken_json"
-    assert "line 2, column 11" in response.json()["detail"]
+    assert "at line 2 column 12" in response.json()["detail"]
 
 
 async def test_text_that_is_not_unicode_is_broken_json(api: httpx2.AsyncClient, worker: FakeWorker) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pilothouse import payloads
-from pilothouse.control import audit, runs, waits
-from pilothouse.control.counters import Tally
+from pilothouse.control import audit, counters, runs, waits
 from pilothouse.control.waits import Wait
 from pilothouse.domain.lanes import AGEING_SECONDS, LANE_ORDER, Demand, Lane
 from pilothouse.domain.retries import Backoff
@@ -164,13 +163,12 @@ def _claimed(row: Row) -> ClaimedRun:
 
 def _record_claims(tx: Transaction, taken: Sequence[Row], was: Mapping[str, str], worker_id: str) -> None:
     principal = f"worker:{worker_id}"
-    tally = Tally()
+    tally = counters.tally(tx)
     entries = []
     for row in taken:
         tally.move(row["agent"], row["lane"], was[row["id"]], RunState.RUNNING)
         entries.append(_run_entry("run.claimed", row, principal=principal, before=was[row["id"]], after="running"))
     audit.record(tx, entries)
-    tally.write(tx)
 
 
 def _run_entry(
@@ -267,7 +265,7 @@ def settle_attempts(tx: Transaction, settlements: Sequence[Settlement], *, princ
     """
     if not settlements:
         return set()
-    _lock_families(tx, settlements)
+    lock_families(tx, settlements)
     settled = tx.fetch_many("settle_runs", [_settle_row(s) for s in settlements])
     by_key = {s.key: s for s in settlements}
     tx.send_many("finish_attempts", [_finish_row(by_key[row["id"], row["attempt"]]) for row in settled])
@@ -282,11 +280,12 @@ def settle_attempts(tx: Transaction, settlements: Sequence[Settlement], *, princ
     return {(row["id"], row["attempt"]) for row in settled}
 
 
-def _lock_families(tx: Transaction, settlements: Sequence[Settlement]) -> None:
+def lock_families(tx: Transaction, settlements: Sequence[Settlement], also: Sequence[str] = ()) -> None:
+    """Locks the runs that are settled, their parents and what they wait for, and `also` others, all at once."""
     parents = [s.parent_id for s in settlements if s.parent_id and s.next.state in TERMINAL]
     children = [wait.name for s in settlements for wait in s.waits if wait.kind == "child"]
-    if parents or children:
-        waits.lock_runs(tx, [*parents, *children, *(s.run_id for s in settlements)])
+    if parents or children or also:
+        waits.lock_runs(tx, [*parents, *children, *also, *(s.run_id for s in settlements)])
 
 
 def _settle_row(s: Settlement) -> Row:
@@ -324,7 +323,7 @@ def _mark_failed_steps(tx: Transaction, settlements: Sequence[Settlement]) -> No
 def _record_settled(
     tx: Transaction, settled: Sequence[Row], by_key: Mapping[AttemptKey, Settlement], principal: str
 ) -> None:
-    tally = Tally()
+    tally = counters.tally(tx)
     entries = []
     for row in settled:
         settlement = by_key[row["id"], row["attempt"]]
@@ -338,7 +337,6 @@ def _record_settled(
             _run_entry(action, row, principal=principal, before="running", after=state, reason=settlement.reason)
         )
     audit.record(tx, entries)
-    tally.write(tx)
 
 
 def reap_workers(tx: Transaction, *, principal: str) -> list[AttemptKey]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TypedDict, Unpack
 
 from pilothouse.errors import NotFound
@@ -44,9 +44,20 @@ def entry(action: str, entity: str, entity_id: str, *, principal: str, **facts: 
     }
 
 
-def record(tx: Transaction, entries: Sequence[AuditRow]) -> None:
-    if entries:
-        tx.send_many("insert_audit", entries)
+class _Entries:
+    """The records of one transaction, in the order of what happened in it."""
+
+    def __init__(self) -> None:
+        self.rows: list[AuditRow] = []
+
+    def write(self, tx: Transaction) -> None:
+        if self.rows:
+            tx.send_many("insert_audit", self.rows)
+
+
+def record(tx: Transaction, entries: Iterable[AuditRow]) -> None:
+    """Adds to the audit; all records of a transaction are written at its end."""
+    tx.closing(_Entries).rows.extend(entries)
 
 
 async def tail(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import random
 from collections import Counter
 
 from pilothouse.domain.runs import RunState
 from pilothouse.store.database import Row, Transaction
 
 SHARDS = 16
+"""Rows per counter; each transaction takes one at random, so that few wait for the same; on SQLite the writer is alone."""
+
 DURATION_BUCKETS_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 INFINITE = "+Inf"
 
 
 class Tally:
-    """The changes of one transaction, summed, then written with one statement."""
+    """The changes of one transaction, summed, and written with one statement at its end."""
 
     def __init__(self) -> None:
         self._changes: Counter[tuple[str, str, str, str]] = Counter()
@@ -42,8 +44,8 @@ class Tally:
         self._changes["run_us", agent, lane, ""] += duration_us
 
     def write(self, tx: Transaction) -> None:
-        """In one order, so that two processes of one shard never wait for each other in a circle."""
-        shard = os.getpid() % SHARDS
+        """Written last and in one order, so that two transactions never wait for each other's rows in a circle."""
+        shard = random.randrange(SHARDS) if tx.dialect == "postgres" else 0
         rows = [
             {"name": name, "agent": agent, "lane": lane, "label": label, "shard": shard, "value": value}
             for (name, agent, lane, label), value in sorted(self._changes.items())
@@ -51,6 +53,11 @@ class Tally:
         ]
         if rows:
             tx.send_many("add_counters", rows)
+
+
+def tally(tx: Transaction) -> Tally:
+    """What this transaction changes in the counters."""
+    return tx.closing(Tally)
 
 
 def read(tx: Transaction, name: str | None = None) -> list[Row]:

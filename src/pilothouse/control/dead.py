@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pilothouse.control import audit, runs
-from pilothouse.control.counters import Tally
+from pilothouse.control import audit, counters, runs
 from pilothouse.domain.runs import RunState
 from pilothouse.errors import Conflict
 from pilothouse.store.database import Database, Row, Transaction
@@ -109,11 +108,10 @@ def _redrive(tx: Transaction, ids: Sequence[str], start_from: RedriveFrom, *, pr
     redriven = tx.fetch_many("redrive_runs", [{"id": id} for id in ids])
     if start_from == "start" and redriven:
         tx.send_many("delete_checkpoints", [{"id": row["id"]} for row in redriven])
-    tally = Tally()
+    tally = counters.tally(tx)
     for row in redriven:
         tally.move(row["agent"], row["lane"], RunState.FAILED, RunState.QUEUED)
     audit.record(tx, [_entry("run.redriven", row, RunState.QUEUED, principal, reason) for row in redriven])
-    tally.write(tx)
     return len(redriven)
 
 

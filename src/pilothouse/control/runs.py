@@ -8,9 +8,8 @@ from typing import Any
 
 from pilothouse import payloads
 from pilothouse.clock import new_id
-from pilothouse.control import agents, audit, waits
+from pilothouse.control import agents, audit, counters, waits
 from pilothouse.control.coalescer import Coalescer
-from pilothouse.control.counters import Tally
 from pilothouse.domain.lanes import LANE_ORDER
 from pilothouse.domain.runs import PRIORITIES, RunState
 from pilothouse.errors import Conflict, FieldError, InvalidInput, NotFound, Refused
@@ -145,7 +144,7 @@ def insert_runs(tx: Transaction, requests: Sequence[Request], rows: Sequence[Row
 
 
 def _record_submitted(tx: Transaction, created: Sequence[Row], principals: dict[str, str]) -> None:
-    tally = Tally()
+    tally = counters.tally(tx)
     entries = []
     for row in created:
         tally.enter(row["agent"], row["lane"], RunState.QUEUED)
@@ -161,7 +160,6 @@ def _record_submitted(tx: Transaction, created: Sequence[Row], principals: dict[
             )
         )
     audit.record(tx, entries)
-    tally.write(tx)
 
 
 def _answers_of_known_keys(tx: Transaction, rows: Sequence[Row]) -> dict[str, Submitted | Refused]:
@@ -264,7 +262,7 @@ def cancel_lineage(tx: Transaction, run_id: str, *, principal: str, reason: str)
 def _record_cancelled(
     tx: Transaction, asked: Sequence[Row], ended: Sequence[Row], *, principal: str, reason: str
 ) -> None:
-    tally = Tally()
+    tally = counters.tally(tx)
     entries = [
         audit.entry(
             "run.cancel_requested",
@@ -294,4 +292,3 @@ def _record_cancelled(
             )
         )
     audit.record(tx, entries)
-    tally.write(tx)

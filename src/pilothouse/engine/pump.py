@@ -202,11 +202,11 @@ class Pump:
         owner = self._owner
         attempts.fence_worker(tx, owner.worker_id)
         checkpoints = attempts.write_checkpoints(tx, [item for item, _ in load.checkpoints]) if load.checkpoints else []
+        settlements = [item for item, _ in load.settlements]
+        attempts.lock_families(tx, settlements, [run_id for run_id, _ in load.progress])
         attempts.write_logs(tx, load.logs)
         attempts.write_progress(tx, load.progress)
-        settled = attempts.settle_attempts(
-            tx, [item for item, _ in load.settlements], principal=f"worker:{owner.worker_id}"
-        )
+        settled = attempts.settle_attempts(tx, settlements, principal=f"worker:{owner.worker_id}")
         claimed = attempts.claim_runs(tx, owner.worker_id, demand, owner.agents) if demand is not None else []
         return _Written(checkpoints, settled, claimed)
 

@@ -6,9 +6,9 @@ import ast
 import hashlib
 import tokenize
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypedDict
 
 from pilothouse import App, Context
 
@@ -30,7 +30,8 @@ BRANCHES = (
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-class Audit(TypedDict):
+@dataclass(frozen=True)
+class Audit:
     """What one child run finds out about its file."""
 
     path: str
@@ -44,7 +45,8 @@ class Audit(TypedDict):
     risky: list[str]
 
 
-class Report(TypedDict):
+@dataclass(frozen=True)
+class Report:
     """Where the steward wrote its report, and the sums in it."""
 
     report: str
@@ -59,7 +61,7 @@ async def steward(ctx: Context, path: str, report: str, limit: int | None = None
     files = await ctx.step("list files", list_files, path, limit)
     ctx.log("files found", files=len(files))
     children = await ctx.start_many("audit files", "audit_file", [{"path": file} for file in files], lane="low")
-    audits = await ctx.results("collect audits", children)
+    audits = [Audit(**audit) for audit in await ctx.results("collect audits", children)]
     ctx.progress(len(audits), len(files))
     return await ctx.step("write report", write_report, path, report, audits)  # type: ignore[no-any-return]
 
@@ -68,30 +70,30 @@ async def steward(ctx: Context, path: str, report: str, limit: int | None = None
 async def audit_file(ctx: Context, path: str) -> Audit:
     """Audits one Python source, a step at a time."""
     source = await ctx.step("read and hash", read_and_hash, path)
-    sha256 = source["sha256"]
-    lines = await ctx.step("parse", parse, path, sha256)
-    functions = await ctx.step("measure functions", measure_functions, path, sha256)
-    undocumented = await ctx.step("docstrings", count_undocumented, path, sha256)
-    complex_functions = await ctx.step("complexity", find_complex, path, sha256)
-    risky = await ctx.step("risky constructs", find_risky, path, sha256)
-    return {
-        "path": path,
-        "sha256": sha256,
-        "lines": lines,
-        **functions,
-        "undocumented": undocumented,
-        "complex_functions": complex_functions,
-        "risky": risky,
-    }
+    lines = await ctx.step("parse", parse, path, source.sha256)
+    functions = await ctx.step("measure functions", measure_functions, path, source.sha256)
+    return Audit(
+        path=path,
+        sha256=source.sha256,
+        lines=lines,
+        functions=functions.count,
+        longest=functions.longest,
+        longest_lines=functions.longest_lines,
+        undocumented=await ctx.step("docstrings", count_undocumented, path, source.sha256),
+        complex_functions=await ctx.step("complexity", find_complex, path, source.sha256),
+        risky=await ctx.step("risky constructs", find_risky, path, source.sha256),
+    )
 
 
-class Source(TypedDict):
+@dataclass(frozen=True)
+class Source:
     sha256: str
     bytes: int
 
 
-class Functions(TypedDict):
-    functions: int
+@dataclass(frozen=True)
+class Functions:
+    count: int
     longest: str
     longest_lines: int
 
@@ -106,7 +108,7 @@ def list_files(path: str, limit: int | None) -> list[str]:
 
 def read_and_hash(path: str) -> Source:
     data = Path(path).read_bytes()
-    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return Source(hashlib.sha256(data).hexdigest(), len(data))
 
 
 def parse(path: str, sha256: str) -> int:
@@ -118,11 +120,11 @@ def parse(path: str, sha256: str) -> int:
 def measure_functions(path: str, sha256: str) -> Functions:
     functions = list(_functions(_tree(path, sha256)))
     longest = max(functions, key=_length, default=None)
-    return {
-        "functions": len(functions),
-        "longest": longest.name if longest else "",
-        "longest_lines": _length(longest) if longest else 0,
-    }
+    return Functions(
+        count=len(functions),
+        longest=longest.name if longest else "",
+        longest_lines=_length(longest) if longest else 0,
+    )
 
 
 def count_undocumented(path: str, sha256: str) -> int:
@@ -153,40 +155,40 @@ def write_report(path: str, report: str, audits: list[Audit]) -> Report:
     target = Path(report)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text("\n".join(_report_lines(path, audits)) + "\n", encoding="utf-8")
-    return {
-        "report": str(target),
-        "files": len(audits),
-        "lines": sum(audit["lines"] for audit in audits),
-        "functions": sum(audit["functions"] for audit in audits),
-    }
+    return Report(
+        report=str(target),
+        files=len(audits),
+        lines=sum(audit.lines for audit in audits),
+        functions=sum(audit.functions for audit in audits),
+    )
 
 
 def _report_lines(path: str, audits: list[Audit]) -> Iterator[str]:
     yield f"# Code audit of {path}"
     yield ""
-    yield f"{len(audits)} files, {sum(audit['lines'] for audit in audits):,} lines, "
-    yield f"{sum(audit['functions'] for audit in audits):,} functions."
+    yield f"{len(audits)} files, {sum(audit.lines for audit in audits):,} lines, "
+    yield f"{sum(audit.functions for audit in audits):,} functions."
     yield ""
     yield "| file | lines | functions | longest | undocumented | complex | risky |"
     yield "| --- | ---: | ---: | --- | ---: | ---: | ---: |"
-    for audit in sorted(audits, key=lambda audit: -len(audit["complex_functions"])):
-        longest = f"{audit['longest']} ({audit['longest_lines']} lines)" if audit["functions"] else "none"
+    for audit in sorted(audits, key=lambda audit: -len(audit.complex_functions)):
+        longest = f"{audit.longest} ({audit.longest_lines} lines)" if audit.functions else "none"
         yield (
-            f"| {Path(audit['path']).name} | {audit['lines']} | {audit['functions']} | {longest} "
-            f"| {audit['undocumented']} | {len(audit['complex_functions'])} | {len(audit['risky'])} |"
+            f"| {Path(audit.path).name} | {audit.lines} | {audit.functions} | {longest} "
+            f"| {audit.undocumented} | {len(audit.complex_functions)} | {len(audit.risky)} |"
         )
     yield ""
     yield "## Functions with too many branches"
     yield ""
     for audit in audits:
-        for function in audit["complex_functions"]:
-            yield f"- {Path(audit['path']).name}: {function}"
+        for function in audit.complex_functions:
+            yield f"- {Path(audit.path).name}: {function}"
     yield ""
     yield "## Risky constructs"
     yield ""
     for audit in audits:
-        for place in audit["risky"]:
-            yield f"- {Path(audit['path']).name}, {place}"
+        for place in audit.risky:
+            yield f"- {Path(audit.path).name}, {place}"
 
 
 @lru_cache(maxsize=32)

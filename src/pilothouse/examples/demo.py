@@ -133,7 +133,7 @@ class Demo:
             self._db.close()
 
     def _start(self, name: str, *arguments: str) -> None:
-        environment = os.environ | {
+        environment = os.environ | {  # noqa: TID251 - handed on to the processes of the demo, not read
             "DATABASE_URL": self._database_url,
             "PILOTHOUSE_APP": "pilothouse.examples.code_steward:app",
             "PILOTHOUSE_LEASE_SECONDS": str(LEASE_SECONDS),
@@ -237,9 +237,7 @@ class Demo:
             unclean += code != 0 and name != self._killed
         return unclean
 
-    def figures(
-        self, state: str, total: int, elapsed: float, verdicts: list[checks.Verdict], unclean: int
-    ) -> Figures:
+    def figures(self, state: str, total: int, elapsed: float, verdicts: list[checks.Verdict], unclean: int) -> Figures:
         sizes = self._db.read_blocking(lambda tx: tx.fetch_one("check_sizes")) or {}
         recovery = self._recovery()
         executions = list(_executions(self._folder))
@@ -284,9 +282,7 @@ def _parse(line: str) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def _executed_twice(
-    executions: list[tuple[tuple[str, str], int]], finished_by: dict[tuple[str, str], int]
-) -> int:
+def _executed_twice(executions: list[tuple[tuple[str, str], int]], finished_by: dict[tuple[str, str], int]) -> int:
     """Executions of a step whose checkpoint was there before: by a later attempt than the one that finished it, or
     again by the same."""
     seen: set[tuple[tuple[str, str], int]] = set()

@@ -64,11 +64,12 @@ class DemoView:
 
     def show(self, snapshot: Snapshot) -> None:
         before, self._last = self._last, snapshot
-        if before is None or snapshot.lost > before.lost:
-            if snapshot.lost:
-                self._tell(f"its lease ran out: {snapshot.lost} attempts are lost, their runs are queued again", "yellow")
+        if snapshot.lost > (before.lost if before else 0):
+            self._tell(f"its lease ran out: {snapshot.lost} attempts are lost, their runs are queued again", "yellow")
         if before is not None and snapshot.recovered > before.recovered:
-            self._tell(f"{snapshot.recovered} of the runs it lost went on from their checkpoints and succeeded", "green")
+            self._tell(
+                f"{snapshot.recovered} of the runs it lost went on from their checkpoints and succeeded", "green"
+            )
         if self._console.is_terminal:
             self._live.update(self._render(snapshot))
 
@@ -89,9 +90,7 @@ class DemoView:
     def _render(self, snapshot: Snapshot) -> RenderableType:
         head = Table.grid(padding=(0, 2))
         head.add_row(ProgressBar(self.total, snapshot.done, width=44), f"{snapshot.done} of {self.total} files")
-        counts = Text("  ").join(
-            Text(f"{state} {snapshot.runs.get(state, 0)}", style=style) for state, style in STATES
-        )
+        counts = Text("  ").join(Text(f"{state} {snapshot.runs.get(state, 0)}", style=style) for state, style in STATES)
         held = Text("  ").join(self._worker(name, count) for name, count in snapshot.held.items())
         return Group(head, counts, held, *self._events)
 
@@ -125,7 +124,10 @@ def _closing_table(figures: Figures) -> Table:
         ("steps answered from checkpoints", figures.steps_from_checkpoints),
         ("steps in flight when it was killed", figures.steps_in_flight_when_killed),
         ("steps executed twice", figures.steps_executed_twice),
-        ("invariants that hold", f"{figures.invariants_checked - figures.invariants_broken} of {figures.invariants_checked}"),
+        (
+            "invariants that hold",
+            f"{figures.invariants_checked - figures.invariants_broken} of {figures.invariants_checked}",
+        ),
         ("elapsed", f"{figures.seconds:.1f} s"),
         ("runs per second", f"{figures.runs_per_second:.1f}"),
     )

@@ -120,7 +120,9 @@ Call: TypeAlias = AwaitedCall | BlockingCall
 def run_work(work: Work[Any], transaction: Transaction) -> Answer:
     """Run the work here and now; whatever it raises is the answer."""
     try:
-        return Answer(work(transaction))
+        value = work(transaction)
+        transaction.write_closings(transaction)
+        return Answer(value)
     except StopIteration as error:  # a future refuses to carry it
         wrapped = RuntimeError("the work raised StopIteration")
         wrapped.__cause__ = error

@@ -11,8 +11,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pilothouse.clock import Clock, SystemClock
 from pilothouse.errors import ConfigError
+from pilothouse.store.closings import Closing
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Closing)
 Row: TypeAlias = dict[str, Any]
 
 
@@ -42,6 +44,12 @@ class Transaction(Protocol):
 
     def send_many(self, statement: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Run the statement with @rows for `rows` without waiting for it; nothing runs when there are none."""
+
+    def closing(self, kind: type[C]) -> C:
+        """The one `kind` of this transaction; whatever it gathers is written once, when the work has returned."""
+
+    def write_closings(self, tx: Transaction) -> None:
+        """Write what was gathered. Drivers call it."""
 
 
 Work: TypeAlias = Callable[[Transaction], T]

@@ -82,6 +82,7 @@ class PostgresDatabase:
             for queue, size in self._sizes.items():
                 queue.open()
                 self._threads += [self._start_thread(queue, number) for number in range(size)]
+            self._start_listener()
 
     def close(self) -> None:
         """Runs what is queued, as far as the server answers within some seconds, and closes all connections."""
@@ -139,9 +140,12 @@ class PostgresDatabase:
     def listen(self, callback: Callable[[str], None]) -> Callable[[], None]:
         stop = self._hints.add(callback)
         with self._lock:
-            if self._listener is None:
-                self._listener = Listener(self._connect_direct, self._hints)
+            self._start_listener()
         return stop
+
+    def _start_listener(self) -> None:
+        if self._listener is None and self._threads and self._hints.are_wanted:
+            self._listener = Listener(self._connect_direct, self._hints)
 
     def _start_notifier(self) -> None:
         with self._lock:
@@ -193,12 +197,9 @@ class PostgresDatabase:
 
 def parse_target(url: str) -> Target:
     """Raises ConfigError for a URL that cannot be read, without showing it, for it may hold a password."""
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    is_pooled = options.pop("pgbouncer", "false").lower() in ("true", "1", "yes")
     try:
-        given = conninfo_to_dict(parts._replace(query=urlencode(options)).geturl())
-    except psycopg.ProgrammingError as error:
+        given, is_pooled = _read_url(url)
+    except (ValueError, psycopg.ProgrammingError) as error:
         raise ConfigError(
             "the PostgreSQL URL cannot be read; write postgresql://user:password@host:5432/database, "
             "with the special characters of the password percent-encoded"
@@ -207,6 +208,15 @@ def parse_target(url: str) -> Target:
         f"{given.get('host', 'localhost')}:{given.get('port', '5432')}/{given.get('dbname', given.get('user', ''))}"
     )
     return Target({**_DEFAULTS, **given}, location, is_pooled)
+
+
+def _read_url(url: str) -> tuple[dict[str, Any], bool]:
+    parts = urlsplit(url)
+    if parts.netloc.count("@") > 1 or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        raise ValueError("an @ is part of the password")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    is_pooled = options.pop("pgbouncer", "false").lower() in ("true", "1", "yes")
+    return conninfo_to_dict(parts._replace(query=urlencode(options)).geturl()), is_pooled
 
 
 def _value(answer: Answer) -> Any:

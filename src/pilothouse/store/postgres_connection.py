@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any, TypeAlias
 
 import psycopg
@@ -68,6 +69,7 @@ class Connection:
         self._poll = select.poll()
         self._poll.register(self._pg.socket, select.POLLIN)
         self._prepared: dict[_PreparedKey, bytes] = {}
+        self._numbers = count()
         self._expected: deque[Expected] = deque()
         self._failure: StoreError | None = None
         self._pg.enter_pipeline_mode()
@@ -145,7 +147,7 @@ class Connection:
         key = (statement.sql, oids)
         name = self._prepared.get(key)
         if name is None and self._prepares and len(self._prepared) < MAX_PREPARED:
-            name = self._prepared[key] = b"ph%d" % len(self._prepared)
+            name = self._prepared[key] = b"ph%d" % next(self._numbers)
             self._pg.send_prepare(name, statement.sql.encode(), oids)
             self._expected.append(Expected(statement, key))
         if name is None:

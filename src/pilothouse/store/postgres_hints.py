@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -41,6 +42,7 @@ class Listener:
         self._stopped.set()
         os.write(self._wake_writer, b"!")
         self._thread.join(timeout_seconds)
+        os.close(self._wake_writer)
 
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -103,6 +105,7 @@ class Notifier:
             except (StoreError, psycopg.Error) as error:
                 _log.info("hints for %d topics are lost, their readers poll: %s", len(topics), error)
                 self._disconnect()
+                time.sleep(FIRST_PAUSE_SECONDS)  # what comes meanwhile is sent together
         self._disconnect()
 
     def _next_topics(self) -> list[str]:

@@ -10,6 +10,7 @@ from psycopg import pq
 
 from pilothouse.clock import Clock
 from pilothouse.errors import StoreError
+from pilothouse.store.closings import Closings
 from pilothouse.store.database import Row
 from pilothouse.store.postgres_connection import Connection, ConnectionLost, Expected, control
 from pilothouse.store.statements import SqlTexts, Statement, Statements
@@ -28,7 +29,7 @@ class CommitUnknown(Exception):
         self.xid = xid
 
 
-class PostgresTransaction:
+class PostgresTransaction(Closings):
     """A work's view of one connection. After a `failure` the work cannot succeed any more."""
 
     __slots__ = ("_clock", "_connection", "_has_begun", "_is_read", "_statements", "_xid", "failure")
@@ -37,6 +38,7 @@ class PostgresTransaction:
     def __init__(
         self, connection: Connection, statements: Statements | SqlTexts, clock: Clock, *, is_read: bool
     ) -> None:
+        super().__init__()
         self._connection, self._statements, self._clock, self._is_read = connection, statements, clock, is_read
         self._has_begun = False
         self._xid: str | None = None

@@ -97,12 +97,14 @@ class SqliteDatabase:
         return result
 
     def transaction_blocking(self, work: Work[T]) -> T:
+        self._refuse_nesting()
         return _finish(self._writes, work)
 
     def read_blocking(self, work: Work[T]) -> T:
         return _finish(self._reads, work)
 
     def administer(self, work: Work[T]) -> T:
+        self._refuse_nesting()
         return _finish(self._writes, work, is_raw=True)
 
     def check(self) -> None:
@@ -120,24 +122,25 @@ class SqliteDatabase:
         self._writes.look()
         return stop
 
-    def _new_reader(self, number: int) -> threading.Thread:
-        return threading.Thread(target=self._serve_reads, name=f"pilothouse-read-{number}", daemon=True)
+    def _refuse_nesting(self) -> None:
+        if self._writer is not None and threading.current_thread() is self._writer.thread:
+            raise StoreError("a work cannot wait for another transaction; do all of it in one work")
 
-    def _serve_reads(self) -> None:
-        connection: sqlite3.Connection | None = None
+    def _new_reader(self, number: int) -> threading.Thread:
+        connection = self._file.open_reader()
+        name = f"pilothouse-read-{number}"
+        return threading.Thread(target=self._serve_reads, args=(connection,), name=name, daemon=True)
+
+    def _serve_reads(self, connection: sqlite3.Connection) -> None:
         while (item := self._reads.take()) is not Order.END:
             if isinstance(item, Order) or item.is_abandoned:
                 continue
             try:
-                connection = connection or self._file.open_reader()
                 answer = self._read(connection, item)
             except sqlite3.Error as error:
                 answer = Answer(None, explain(error, "the read", self._file.path))
-            except StoreError as error:
-                answer = Answer(None, error)
             answer_all([item], [answer])
-        if connection is not None:
-            connection.close()
+        connection.close()
 
     def _read(self, connection: sqlite3.Connection, call: Call) -> Answer:
         statements = self._texts if call.is_raw else self._statements

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pilothouse.clock import Clock
 from pilothouse.errors import StoreError, StoreFull, StoreReadOnly, StoreUnavailable
+from pilothouse.store.closings import Closings
 from pilothouse.store.database import Row
 from pilothouse.store.statements import SqlTexts, Statement, Statements
 
@@ -36,7 +37,7 @@ _MEANINGS: dict[int, tuple[type[StoreError], str]] = {
 }
 
 
-class SqliteTransaction:
+class SqliteTransaction(Closings):
     """A work's view of one connection. After a `failure` the work cannot succeed any more."""
 
     __slots__ = ("_clock", "_connection", "_path", "_statements", "failure")
@@ -49,6 +50,7 @@ class SqliteTransaction:
         clock: Clock,
         path: Path,
     ) -> None:
+        super().__init__()
         self._connection, self._statements, self._clock, self._path = connection, statements, clock, path
         self.failure: StoreError | None = None
 

@@ -124,6 +124,12 @@ def split_script(script: str, *, is_complete: Callable[[str], bool] = lambda tex
     return statements
 
 
+def tokens_of(sql: str) -> list[str]:
+    """Words, literals and signs in order, without comments and spaces."""
+    texts = (token[0].strip() for token in _TOKEN.finditer(sql) if not token["comment"])
+    return [text for text in texts if text]
+
+
 def without_comments(sql: str) -> str:
     """The text with each comment replaced by one space; literals stay as they are."""
     return "".join(" " if token["comment"] else token[0] for token in _TOKEN.finditer(sql))

@@ -40,14 +40,22 @@ def configure_logs(level: str = "info", format: str = "auto", destination: str =
     threshold = _threshold(level)
     output = _open_output(destination)
     render = _renderer(format, output)
-    processors: list[Processor] = [structlog.contextvars.merge_contextvars, _describe]
+    _configure(threshold, output, render, is_final=True)
+    _route_libraries(threshold, _Route(output, render))
+
+
+def _configure(threshold: int, output: _Output, render: Render, *, is_final: bool) -> None:
     structlog.configure(
-        processors=[*processors, structlog.processors.format_exc_info, render],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _describe,
+            structlog.processors.format_exc_info,
+            cast(Processor, render),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=lambda *names: _Lines(output, *names),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=is_final,
     )
-    _route_libraries(threshold, _Route(output, render))
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -150,8 +158,9 @@ def _render_json(logger: Any, method: str, event: Mapping[str, Any]) -> bytes:
     line["context"] = {name: value for name, value in event.items() if name not in line and name != "event"}
     try:
         return orjson.dumps(line, default=_shown, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # what orjson cannot write at all, such as integers beyond 64 bits
-        return json.dumps(line, default=_shown, skipkeys=True).encode()
+    except TypeError:  # what orjson cannot write at all: integers beyond 64 bits, halves of surrogate pairs
+        text = json.dumps(line, default=_shown, skipkeys=True, ensure_ascii=False)
+        return text.encode(errors="replace")
 
 
 def _shown(value: object) -> str:
@@ -211,3 +220,9 @@ def _route_libraries(threshold: int, route: _Route) -> None:
     root.setLevel(threshold)
     for name in _SILENCED:
         logging.getLogger(name).disabled = True
+
+
+# Until `configure_logs` is called. structlog's own default writes every line to standard output, tracebacks with the
+# values of local variables included.
+if not structlog.is_configured():
+    _configure(logging.WARNING, _Stderr(), _pretty(colors=False), is_final=False)

@@ -44,7 +44,7 @@ def render_metrics(queues: Sequence[Queue], workers: Mapping[str, int], bounds_s
     return generate_latest(registry)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # the registry keeps it in a set, by identity
 class _Figures(Collector):
     queues: Sequence[Queue]
     workers: Mapping[str, int]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
-import orjson
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 from pydantic import Field as PydanticField
 from pydantic.json_schema import WithJsonSchema
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from pilothouse.clock import from_datetime
@@ -76,10 +76,9 @@ async def read_json(request: Request, *, empty: Any) -> Any:
     if not body:
         return empty
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        detail = f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        raise HTTPException(BROKEN_JSON, detail) from error
+        return from_json(body, allow_inf_nan=False)  # unlike orjson it does not round integers beyond 64 bits
+    except ValueError as error:
+        raise HTTPException(BROKEN_JSON, f"the body is not JSON: {error}") from error
 
 
 async def _read_body(request: Request) -> bytes:

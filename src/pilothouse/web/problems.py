@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -38,7 +38,7 @@ _STORE_CODES: tuple[tuple[type[PilothouseError], str], ...] = (
     (SchemaError, "schema_mismatch"),
 )
 _REFUSAL_STATUSES: Mapping[type[PilothouseError], int] = {NotFound: 404, Conflict: 409, InvalidInput: 422}
-_HTTP_CODES = {BROKEN_JSON: "broken_json", TOO_LARGE: "too_large", 404: "not_found", 405: "method_not_allowed"}
+_HTTP_CODES = {BROKEN_JSON: "broken_json", TOO_LARGE: "too_large"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +106,16 @@ def invalid(fields: Sequence[FieldError]) -> InvalidInput:
     return InvalidInput(f"the request does not fit: {told}", fields)
 
 
-def install(app: FastAPI) -> None:
-    """Makes every error that a route or the router raises a problem."""
+def install(app: FastAPI, methods_of: Callable[[str], set[str]]) -> None:
+    """Makes every error that a route or the router raises a problem. `methods_of` a path says what it answers."""
+
+    async def answer_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _http_problem(request, error, methods_of).response(request.url.path)
+
     app.add_exception_handler(PilothouseError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation)
-    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(HTTPException, answer_http)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
@@ -126,18 +131,15 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
     return await _answer_error(request, invalid(field_errors(error.errors(), skip=1)))
 
 
-async def _answer_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = _HTTP_CODES.get(error.status_code) or HTTPStatus(error.status_code).name.lower()
-    problem = Problem(error.status_code, code, _told(request, error), headers=error.headers or {})
-    return problem.response(request.url.path)
-
-
-def _told(request: Request, error: HTTPException) -> str:
+def _http_problem(request: Request, error: HTTPException, methods_of: Callable[[str], set[str]]) -> Problem:
+    path, headers = request.url.path, error.headers or {}
     match error.status_code:
-        case 404:
-            return f"there is nothing at {request.url.path}; /api/v1/openapi.json lists what there is"
-        case 405:
-            allowed = (error.headers or {}).get("Allow", "other methods")
-            return f"{request.url.path} does not answer {request.method}; it answers {allowed}"
-    return str(error.detail)
+        case HTTPStatus.NOT_FOUND:
+            detail = f"there is nothing at {path}; /api/v1/openapi.json lists what there is"
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": ", ".join(sorted(methods_of(path)))}  # the router tells only those of the first route
+            detail = f"{path} does not answer {request.method}; it answers {headers['Allow']}"
+        case _:
+            detail = str(error.detail)
+    code = _HTTP_CODES.get(error.status_code) or HTTPStatus(error.status_code).name.lower()
+    return Problem(error.status_code, code, detail, headers=headers)

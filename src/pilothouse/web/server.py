@@ -48,11 +48,17 @@ def create_server(db: Database, submitter: Submitter, settings: Settings, stoppi
         middleware=[Middleware(each) for each in (RequestLog, Failures, LocalOnly, UsableAddresses)],
     )
     app.state.backend = Backend(db, submitter, settings, stopping)
-    problems.install(app)
+    problems.install(app, methods_of)
     for router in ROUTERS:
         app.include_router(router)
     openapi.install(app, list(requests.ALL))
     return app
+
+
+def methods_of(path: str) -> set[str]:
+    """What a path answers, by all of its routes."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return {method for route in routes if route.path_regex.fullmatch(path) for method in route.methods or ()}
 
 
 def _operation_id(route: APIRoute) -> str:
