@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, TypedDict, TypeVar, Unpack, overload
@@ -84,6 +84,12 @@ class App:
         if chosen in self._agents:
             raise ConfigError(f"App {self.name!r} has two agents named {chosen!r}; give one another name=…")
         self._agents[chosen] = make_agent(chosen, handler, _options(chosen, handler, options))
+
+    def only(self, names: Iterable[str]) -> App:
+        """The same App with only the agents of these names."""
+        part = App(self.name)
+        part._agents = {name: self._agents[name] for name in names}
+        return part
 
     async def submit(
         self,

@@ -173,7 +173,7 @@ def describe_settings(**overrides: Any) -> list[Shown]:
     """Every setting with its value and source, in their order."""
     settings, from_file = load_settings(**overrides), _read_toml()
     return [
-        Shown(name, _mask(getattr(settings, name)), _source(name, overrides, from_file))
+        Shown(name, mask(getattr(settings, name)), _source(name, overrides, from_file))
         for name in Settings.model_fields
     ]
 
@@ -224,7 +224,7 @@ def _told(problem: Any) -> str:
     return f"setting {field} = {problem['input']!r} ({where}): {message}" if where else f"settings: {message}"
 
 
-def _mask(value: object) -> str:
+def mask(value: object) -> str:
     """Passwords in URLs are not for eyes."""
     text = "" if value is None else str(value)
     parts = urlsplit(text) if "://" in text else None

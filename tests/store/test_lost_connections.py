@@ -16,7 +16,7 @@ from tests.store.conftest import OpenNotes
 from tests.store.cutting_proxy import CuttingProxy, Moment
 
 RUNNER = "pilothouse.store.postgres_runner"
-KILL = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+KILL = """SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND datname = current_database()"""
 
 

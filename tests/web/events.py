@@ -27,7 +27,9 @@ class Event:
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncIterator[str]:
     """The URL of the application, served by uvicorn as in production."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
         async with asyncio.TaskGroup() as group:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from pilothouse.control import watching
 from pilothouse.errors import StoreUnavailable
+from pilothouse.store.database import Database
 from pilothouse.web import streams
 from tests.web.events import read_until_end, reading, serving
 from tests.web.platform import FakeWorker
@@ -189,3 +190,26 @@ async def test_an_idle_stream_is_kept_alive(
         first = await anext(response.aiter_lines())
 
     assert first.startswith(":")
+
+
+async def test_a_reader_that_leaves_is_forgotten(
+    url: str, api: httpx2.AsyncClient, worker: FakeWorker, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await submit(api)
+    is_forgotten, listen = asyncio.Event(), db.listen
+
+    def counted(callback: Callable[[str], None]) -> Callable[[], None]:
+        stop = listen(callback)
+
+        def forget() -> None:
+            stop()
+            is_forgotten.set()
+
+        return forget
+
+    monkeypatch.setattr(db, "listen", counted)
+    async with reading(f"{url}{RUNS}/{run_id}/events") as events:
+        await anext(events)
+
+    async with asyncio.timeout(10):
+        await is_forgotten.wait()

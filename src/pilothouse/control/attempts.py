@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pilothouse import payloads
 from pilothouse.control import audit, counters, runs, waits
@@ -75,6 +75,10 @@ class LogLine:
     level: str
     message: str
     fields: str
+
+    @property
+    def key(self) -> AttemptKey:
+        return (self.run_id, self.attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +248,7 @@ def _fenced(run_id: str, attempt: int) -> LeaseLost:
 
 def write_logs(tx: Transaction, lines: Sequence[LogLine]) -> None:
     if lines:
-        tx.send_many("insert_logs", [{name: getattr(line, name) for name in LogLine.__slots__} for line in lines])
+        tx.send_many("insert_logs", [asdict(line) for line in lines])
 
 
 def write_progress(tx: Transaction, progress: Mapping[AttemptKey, tuple[int, int | None]]) -> None:

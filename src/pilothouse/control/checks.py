@@ -21,9 +21,10 @@ class Invariant:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether one invariant holds: how many rows were `checked`, and what broke it (`found`, at most 20 shown)."""
+    """Whether an invariant holds: how many rows of `looked_at` were `checked`, and what broke it (20 at most)."""
 
     name: str
+    looked_at: str
     checked: int
     found: list[Row]
 
@@ -54,7 +55,7 @@ async def check(db: Database, *, grace_us: int) -> list[Verdict]:
 def _check(tx: Transaction, grace_us: int) -> list[Verdict]:
     sizes = tx.fetch_one("check_sizes") or {}
     return [
-        Verdict(invariant.name, int(sizes[invariant.looked_at]), _broken(tx, invariant, grace_us))
+        Verdict(invariant.name, invariant.looked_at, int(sizes[invariant.looked_at]), _broken(tx, invariant, grace_us))
         for invariant in INVARIANTS
     ]
 

@@ -9,7 +9,7 @@ from pilothouse.domain.runs import RunState
 from pilothouse.store.database import Row, Transaction
 
 SHARDS = 16
-"""Rows per counter; each transaction takes one at random, so that few wait for the same; on SQLite the writer is alone."""
+"""Rows per counter; each transaction takes one at random, so that few wait for the same. SQLite needs only one."""
 
 DURATION_BUCKETS_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 INFINITE = "+Inf"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from pydantic import TypeAdapter
 
@@ -26,6 +26,8 @@ from pilothouse.engine.signature import decode_result, encode_result, result_ada
 from pilothouse.errors import ChildError, FatalError, StepError, WaitTimeout
 from pilothouse.store.database import Row
 from pilothouse.telemetry.events import StepExecuted
+
+T = TypeVar("T")
 
 ONCE = RetryPolicy()
 CHILD_KIND, RESULT_KIND, SIGNAL_KIND, STEP_KIND, TIMER_KIND = "child", "result", "signal", "step", "timer"
@@ -66,6 +68,30 @@ class Context:
     def now(self) -> datetime:
         """The database's time, aware, in UTC. It differs between attempts: put it into a step to keep it."""
         return to_datetime(self._attempt.now_us())
+
+    @overload
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        retry: RetryPolicy = ...,
+        timeout_seconds: float | None = ...,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., T],
+        /,
+        *args: Any,
+        retry: RetryPolicy = ...,
+        timeout_seconds: float | None = ...,
+        **kwargs: Any,
+    ) -> T: ...
 
     async def step(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,11 +43,20 @@ class _Load:
     def is_empty(self) -> bool:
         return not (self.checkpoints or self.settlements or self.logs or self.progress)
 
-    def take(self, limit: int) -> _Load:
-        """Splits off what fits into one cycle. A settlement goes with or after every log line of its attempt."""
-        taken = _Load(self.checkpoints[:limit], self.settlements[:limit], self.logs, self.progress)
-        del self.checkpoints[:limit], self.settlements[:limit]
-        self.logs, self.progress = [], {}
+    def take(self, limit: int, logging: Collection[AttemptKey]) -> _Load:
+        """Splits off what fits into one cycle.
+
+        An attempt whose log lines are on their way in another cycle (`logging`) keeps its next lines and its
+        settlement until those are written, so that nobody sees a run's end before its last line.
+        """
+        settlements = [item for item in self.settlements if item[0].key not in logging][:limit]
+        logs = [line for line in self.logs if line.key not in logging]
+        taken = _Load(self.checkpoints[:limit], settlements, logs, self.progress)
+        del self.checkpoints[:limit]
+        chosen = {settlement.key for settlement, _ in settlements}
+        self.settlements = [item for item in self.settlements if item[0].key not in chosen]
+        self.logs = [line for line in self.logs if line.key in logging]
+        self.progress = {}
         return taken
 
     def fail(self, error: Exception) -> None:
@@ -109,6 +118,7 @@ class Pump:
         self._free = IN_FLIGHT[db.dialect]
         self._cycles: set[asyncio.Task[None]] = set()
         self._hungry: frozenset[Lane] = frozenset()
+        self._logging: set[AttemptKey] = set()
         self._is_claiming = False
         self._is_paused = False
 
@@ -156,7 +166,8 @@ class Pump:
         self._free -= 1
         if demand is not None:
             self._is_claiming, self._hungry = True, self._hungry - demand.reserved.keys()
-        load = self._waiting.take(CYCLE_LIMIT)
+        load = self._waiting.take(CYCLE_LIMIT, self._logging)
+        self._logging.update(line.key for line in load.logs)
         task = asyncio.get_running_loop().create_task(self._cycle(load, demand))
         self._cycles.add(task)
         task.add_done_callback(self._end_cycle)
@@ -187,6 +198,7 @@ class Pump:
         else:
             self._answer(load, written, demand)
         finally:
+            self._logging.difference_update({line.key for line in load.logs})
             if demand is not None:
                 self._is_claiming = False
 

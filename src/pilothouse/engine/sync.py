@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from pilothouse.domain.retries import RetryPolicy
 from pilothouse.engine.attempt import Attempt
@@ -51,6 +51,30 @@ class SyncContext:
 
     def now(self) -> datetime:
         return self._context.now()
+
+    @overload
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        retry: RetryPolicy = ...,
+        timeout_seconds: float | None = ...,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    def step(
+        self,
+        name: str,
+        function: Callable[..., T],
+        /,
+        *args: Any,
+        retry: RetryPolicy = ...,
+        timeout_seconds: float | None = ...,
+        **kwargs: Any,
+    ) -> T: ...
 
     def step(
         self,

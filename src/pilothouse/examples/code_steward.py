@@ -63,7 +63,7 @@ async def steward(ctx: Context, path: str, report: str, limit: int | None = None
     children = await ctx.start_many("audit files", "audit_file", [{"path": file} for file in files], lane="low")
     audits = [Audit(**audit) for audit in await ctx.results("collect audits", children)]
     ctx.progress(len(audits), len(files))
-    return await ctx.step("write report", write_report, path, report, audits)  # type: ignore[no-any-return]
+    return await ctx.step("write report", write_report, path, report, audits)
 
 
 @app.agent(lane="low", timeout_seconds=120)

@@ -151,7 +151,7 @@ class Runner:
             transaction.commit()
         except CommitUnknown as unknown:
             self.disconnect()
-            if False:
+            if self._is_committed(unknown.xid):
                 return answer
             raise ConnectionLost(f"the connection to PostgreSQL at {self._target.location} broke") from unknown
         except ConnectionLost:

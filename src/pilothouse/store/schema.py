@@ -44,7 +44,7 @@ _CONSTRAINTS = {
     "sqlite": "SELECT name AS \"table\", sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'",
     "postgres": """SELECT relname AS "table", conname || ' ' || pg_get_constraintdef(pg_constraint.oid) AS sql
     FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
-    WHERE connamespace = current_schema()::regnamespace""",
+    WHERE connamespace = current_schema()::regnamespace AND contype <> 'n'""",
 }
 _FUNCTIONS = {
     "sqlite": "SELECT '' AS name, '' AS sql WHERE false",

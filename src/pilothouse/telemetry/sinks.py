@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields
 
 from pilothouse.telemetry.events import Emitter, Event
@@ -10,8 +11,10 @@ from pilothouse.telemetry.logs import get_logger
 
 def log_event(event: Event) -> None:
     """Writes an event as one log line: its name as the message, its fields as context."""
-    write = getattr(get_logger("pilothouse.engine"), event.level)
-    write(event.name, **{field.name: getattr(event, field.name) for field in fields(event)})
+    logger = get_logger("pilothouse.engine")
+    if logger.is_enabled_for(logging.getLevelNamesMapping()[event.level.upper()]):
+        write = getattr(logger, event.level)
+        write(event.name, **{field.name: getattr(event, field.name) for field in fields(event)})
 
 
 def default_emitter() -> Emitter:

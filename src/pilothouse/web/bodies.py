@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from pilothouse.clock import from_datetime
 from pilothouse.control.runs import MAX_KEY_LENGTH
+from pilothouse.web.backend import backend_of
 from pilothouse.web.problems import BROKEN_JSON, TOO_LARGE, field_errors, invalid
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -82,7 +83,7 @@ async def read_json(request: Request, *, empty: Any) -> Any:
 
 
 async def _read_body(request: Request) -> bytes:
-    limit = request.app.state.backend.settings.max_input_bytes
+    limit = backend_of(request).settings.max_input_bytes
     if int(request.headers.get("content-length", 0)) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []

@@ -14,6 +14,14 @@ from pilothouse.web.problems import MEDIA_TYPE
 
 REFERENCE = "#/components/schemas/{model}"
 
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "As `idempotency_key` in the body, which may not differ. Sent again, it creates nothing twice.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "Refused or failed: problem details (RFC 9457)",
@@ -26,6 +34,11 @@ def takes(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """What a route that parses its own body says of it."""
     content = {"application/json": {"schema": {"$ref": REFERENCE.format(model=model.__name__)}}}
     return {"requestBody": {"required": required, "content": content}}
+
+
+def takes_key(model: type[BaseModel]) -> dict[str, Any]:
+    """As `takes`, of a route that creates and so heeds an idempotency key."""
+    return {**takes(model), "parameters": [IDEMPOTENCY_KEY]}
 
 
 def gives(model: type[BaseModel], status: int = 200) -> dict[int | str, dict[str, Any]]:

@@ -21,8 +21,8 @@ from pilothouse.web.pages import overview as overview_page
 
 DESCRIPTION = "Runs AI agents durably: submit runs, watch them, and deal with what went wrong."
 ROUTERS = (
+    runs.router,  # first, because the busiest route is matched soonest
     events.router,
-    runs.router,
     dead.router,
     agents.router,
     workers.router,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from pilothouse.control import dead, runs, signals, timeline
 from pilothouse.control.runs import Filter, Submitted
@@ -14,37 +14,38 @@ from pilothouse.errors import FieldError, PilothouseError
 from pilothouse.web import requests, schemas
 from pilothouse.web.answers import Limit, answer, page
 from pilothouse.web.auth import PRINCIPAL
-from pilothouse.web.backend import BackendOf
+from pilothouse.web.backend import BackendOf, backend_of
 from pilothouse.web.bodies import Instant, parse, read_json, read_model
-from pilothouse.web.openapi import gives, takes
+from pilothouse.web.openapi import gives, takes, takes_key
 from pilothouse.web.problems import invalid, problem_of
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
 
-IdempotencyKey = Annotated[
-    str | None, Header(alias="Idempotency-Key", description="As `idempotency_key` in the body; they may not differ.")
-]
+KEY_HEADER = "idempotency-key"
 
 
-@router.post("/runs", status_code=202, openapi_extra=takes(requests.Submit), responses=gives(schemas.Submitted, 202))
-async def submit_run(request: Request, backend: BackendOf, idempotency_key: IdempotencyKey = None) -> Response:
+@router.post(
+    "/runs", status_code=202, openapi_extra=takes_key(requests.Submit), responses=gives(schemas.Submitted, 202)
+)
+async def submit_run(request: Request) -> Response:
     """Takes a run. The answer comes once the run is stored; it is worked on later."""
-    data = _with_key(await read_json(request, empty={}), idempotency_key)
-    submitted = await backend.submitter.submit(_request_of(data))
+    data = _with_key(await read_json(request, empty={}), request.headers.get(KEY_HEADER))
+    submitted = await backend_of(request).submitter.submit(_request_of(data))
     told = _told(submitted)
     return answer(told, 202, {"Location": told["url"]})
 
 
-@router.post("/runs:batch", openapi_extra=takes(requests.SubmitMany), responses=gives(schemas.SubmittedMany))
-async def submit_runs(request: Request, backend: BackendOf, idempotency_key: IdempotencyKey = None) -> Response:
+@router.post("/runs:batch", openapi_extra=takes_key(requests.SubmitMany), responses=gives(schemas.SubmittedMany))
+async def submit_runs(request: Request) -> Response:
     """Takes many runs in one transaction; a refused one leaves the others untouched.
 
     With an Idempotency-Key each run without a key of its own gets that key, a dot and its place in the list.
     """
     batch = await read_model(request, requests.SubmitMany)
-    wanted = [_request_or_error(_with_place_key(data, idempotency_key, n)) for n, data in enumerate(batch.runs)]
+    key = request.headers.get(KEY_HEADER)
+    wanted = [_request_or_error(_with_place_key(data, key, n)) for n, data in enumerate(batch.runs)]
     accepted = [each for each in wanted if isinstance(each, runs.Request)]
-    answers = iter(await backend.submitter.submit_batch(accepted) if accepted else [])
+    answers = iter(await backend_of(request).submitter.submit_batch(accepted) if accepted else [])
     outcomes = [next(answers) if isinstance(each, runs.Request) else each for each in wanted]
     return answer({"runs": [_outcome(outcome, request.url.path, n) for n, outcome in enumerate(outcomes)]})
 

@@ -1,0 +1,85 @@
+"""`audit`: tail and show; `events tail` follows what happens now."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from pilothouse.cli import output
+from pilothouse.cli.output import AsJson
+from pilothouse.cli.session import run
+from pilothouse.control import audit as verbs
+from pilothouse.control.views import view
+from pilothouse.store.database import Database
+
+FOLLOW_SECONDS = 0.3
+
+Action = Annotated[str | None, Parameter(help="Only this action, such as run.failed.")]
+Tenant = Annotated[str | None, Parameter(help="Only this tenant.")]
+
+
+def tail(
+    *,
+    limit: Annotated[int, Parameter(name=["--limit", "-n"], help="How many.")] = 20,
+    action: Action = None,
+    tenant: Tenant = None,
+    entity: Annotated[str | None, Parameter(help="Only this run, worker or agent.")] = None,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="", help="Go on with what comes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The latest records, oldest first."""
+
+    async def work(db: Database) -> None:
+        last = await verbs.last_seq(db)
+        rows = await verbs.tail(db, limit=limit, action=action, tenant=tenant, entity_id=entity)
+        for row in reversed(rows):
+            _print(view(row), as_json=as_json)
+        if follow:
+            await _follow(db, last, action=action, tenant=tenant, as_json=as_json)
+
+    run(work)
+
+
+def tail_events(*, action: Action = None, tenant: Tenant = None, as_json: AsJson = False) -> None:
+    """Follow every change of state, from now on, until Ctrl-C."""
+
+    async def work(db: Database) -> None:
+        await _follow(db, await verbs.last_seq(db), action=action, tenant=tenant, as_json=as_json)
+
+    run(work)
+
+
+async def _follow(db: Database, after: int, *, action: str | None, tenant: str | None, as_json: bool) -> None:
+    while True:
+        rows = await verbs.follow(db, after=after, action=action, tenant=tenant)
+        for row in rows:
+            _print(view(row), as_json=as_json)
+            after = row["seq"]
+        if not rows:
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+
+def show(seq: Annotated[int, Parameter(help="The record's number.")], *, as_json: AsJson = False) -> None:
+    """One record."""
+    row = view(run(lambda db: verbs.show(db, seq)))
+    if as_json:
+        output.print_json(row)
+    else:
+        output.console().print(output.facts(list(row.items())))
+
+
+def _print(row: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        return output.print_json(row)
+    change = f"{row['before'] or ''} → {row['after']}" if row["after"] else ""
+    attempt = f".{row['attempt']}" if row["attempt"] else ""
+    reason = f"  {row['reason']}" if row["reason"] else ""
+    style = output.STATE_STYLES.get(row["after"] or "", "")
+    out = output.console()
+    return out.print(
+        f"[dim]{row['seq']:>7}  {output.clock_time(row['at'])}[/dim]  [{style or 'default'}]{row['action']:<20}[/]"
+        f" {row['entity']} {row['entity_id']}{attempt}  {change}  [dim]{row['principal']}[/dim]{reason}",
+        soft_wrap=True,
+    )

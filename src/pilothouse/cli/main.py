@@ -1,0 +1,123 @@
+"""The command `pilothouse`: its tree, and how its errors and exits look."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+
+from pilothouse import __version__
+from pilothouse.errors import PilothouseError
+
+USAGE_EXIT, ERROR_EXIT, INTERRUPT_EXIT = 2, 1, 130
+
+TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "runs": (
+        "Look at runs, and change what they do.",
+        {
+            "list": ("runs:list_runs", "The latest runs, newest first."),
+            "show": ("runs:show", "Everything that happened to a run."),
+            "watch": ("runs:watch", "Follow a run until it has ended."),
+            "why": ("runs:why", "Why a run is where it is, and what to do."),
+            "cancel": ("runs:cancel", "Cancel a run and what it started."),
+            "redrive": ("runs:redrive", "Queue a failed run again."),
+            "signal": ("runs:signal", "Send a signal to a run."),
+        },
+    ),
+    "dead": (
+        "The dead letters: failed runs that nobody has dealt with.",
+        {
+            "list": ("dead:list_dead", "The dead letters, newest first."),
+            "redrive": ("dead:redrive", "Queue dead letters again, singly or by filter."),
+            "dismiss": ("dead:dismiss", "Set dead letters aside, singly or by filter."),
+        },
+    ),
+    "agents": (
+        "The agents that workers have registered.",
+        {
+            "list": ("agents:list_agents", "All agents."),
+            "show": ("agents:show", "One agent with its defaults and schemas."),
+        },
+    ),
+    "workers": (
+        "The workers, and what they hold.",
+        {
+            "list": ("workers:list_workers", "Live workers first."),
+            "drain": ("workers:drain", "Let a worker finish what runs, claim nothing and exit."),
+        },
+    ),
+    "audit": (
+        "Who did what to which row, when and why.",
+        {
+            "tail": ("audit:tail", "The latest records."),
+            "show": ("audit:show", "One record."),
+        },
+    ),
+    "events": ("What happens now.", {"tail": ("audit:tail_events", "Follow every change of state.")}),
+    "db": (
+        "The database.",
+        {
+            "migrate": ("db:migrate_schema", "Bring the schema up to date."),
+            "status": ("db:status", "Which migrations are applied."),
+            "check": ("db:check", "Prove the invariants of the run log."),
+        },
+    ),
+    "config": ("The settings.", {"show": ("settings:show", "Every setting, its value and where it comes from.")}),
+}
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("project:init", "Write a starter project."),
+    "up": ("roles:up", "API, worker and scheduler in one process."),
+    "api": ("roles:api", "The API alone."),
+    "worker": ("roles:worker", "A worker alone, or several."),
+    "scheduler": ("roles:scheduler", "The scheduler alone."),
+    "demo": ("demo:demo", "The code steward on real sources, with a worker killed midway."),
+    "submit": ("submit:submit", "Submit runs."),
+    "version": ("main:version", "The version of Pilothouse."),
+}
+
+
+def version() -> None:
+    """The version of Pilothouse."""
+    print(__version__)
+
+
+def build() -> App:
+    """The tree of commands; each is imported when it is called."""
+    app = App(name="pilothouse", help="Takes AI agents to production.", version=__version__, help_format="plaintext")
+    for name, (target, help_text) in COMMANDS.items():
+        app.command(f"pilothouse.cli.{target}", name=name, help=help_text)
+    for noun, (help_text, verbs) in TREE.items():
+        group = App(name=noun, help=help_text)
+        for verb, (target, verb_help) in verbs.items():
+            group.command(f"pilothouse.cli.{target}", name=verb, help=verb_help)
+        app.command(group)
+    return app
+
+
+def main() -> NoReturn:
+    """Runs the command line and exits: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    try:
+        code = build()(exit_on_error=False, print_error=True, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError:
+        sys.exit(USAGE_EXIT)
+    except PilothouseError as error:
+        _tell(error)
+        sys.exit(ERROR_EXIT)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPT_EXIT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: PilothouseError) -> None:
+    from pilothouse.cli.session import wants_traceback
+
+    if wants_traceback():
+        raise error
+    print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,126 @@
+"""How commands print: tables and sentences for people, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import orjson
+from cyclopts import Parameter
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pilothouse.clock import SystemClock, from_datetime
+
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for programs.")]
+
+STATE_STYLES: Mapping[str, str] = {
+    "queued": "yellow",
+    "running": "cyan",
+    "cancelling": "magenta",
+    "waiting": "blue",
+    "succeeded": "green",
+    "failed": "bold red",
+    "cancelled": "magenta",
+    "lost": "red",
+    "suspended": "blue",
+    "draining": "yellow",
+    "stopped": "dim",
+    "retryable": "yellow",
+}
+
+Column = str | tuple[str, Literal["right", "fold"]]
+"""A heading; or one of numbers, to the right; or one whose text may take several lines. Others stay on one line."""
+
+PIPE_WIDTH = 160
+"""Columns of what is no terminal: programs and files do not wrap."""
+
+
+def console() -> Console:
+    made = Console(highlight=False)
+    if not made.is_terminal:
+        made.width = PIPE_WIDTH
+    return made
+
+
+def errors() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: object) -> None:
+    """One document on one line, so that lines of several commands can be joined."""
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    sys.stdout.flush()
+
+
+def state(name: str) -> Text:
+    return Text(name, style=STATE_STYLES.get(name, ""))
+
+
+def table(*columns: Column) -> Table:
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
+    for column in columns:
+        heading, kind = (column, "") if isinstance(column, str) else column
+        justify: Literal["left", "right"] = "right" if kind == "right" else "left"
+        made.add_column(heading, justify=justify, overflow="fold", no_wrap=kind != "fold")
+    return made
+
+
+def print_table(made: Table, *, empty: str) -> None:
+    if made.row_count:
+        console().print(made)
+    else:
+        console().print(empty, style="dim")
+
+
+def facts(pairs: Sequence[tuple[str, object]]) -> Table:
+    """Names and values, those without a value left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        if value not in (None, ""):
+            grid.add_row(name, value if isinstance(value, Text) else str(value))
+    return grid
+
+
+def instant(text: str | None) -> datetime | None:
+    """The instant of an ISO 8601 text."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def clock_time(text: str | None) -> str:
+    """An instant, without the date if it is today's, in UTC."""
+    moment = instant(text)
+    if moment is None:
+        return ""
+    today = SystemClock().now_us() // 86_400_000_000 == from_datetime(moment) // 86_400_000_000
+    return f"{moment.astimezone(UTC):{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}}"
+
+
+def duration(start: str | None, end: str | None) -> str:
+    """What lies between two instants, in the unit that reads best."""
+    first, last = instant(start), instant(end)
+    if first is None or last is None:
+        return ""
+    return seconds((last - first).total_seconds())
+
+
+def seconds(value: float) -> str:
+    if value < 1:
+        return f"{value * 1000:.1f} ms"
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(int(value), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 120 else f"{minutes} min {rest} s"
+
+
+def shorten(value: Any, limit: int = 80) -> str:
+    """A value on one line."""
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

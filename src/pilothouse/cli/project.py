@@ -1,0 +1,35 @@
+"""`init`: a starter project."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pilothouse.cli.output import console
+from pilothouse.errors import ConfigError
+
+STARTER = "starter"
+PLACEHOLDER = "PROJECT_NAME"
+RENAMED = {"gitignore": ".gitignore", "agents.template": "agents.py"}
+"""Files that are kept here under another name."""
+
+
+def init(name: Annotated[str, Parameter(help="The folder to make.")]) -> None:
+    """Write a starter project: settings, one agent, and what to type next."""
+    folder = Path(name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} exists and is not an empty folder; choose another name")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for source in files("pilothouse.cli").joinpath(STARTER).iterdir():
+            text = source.read_text(encoding="utf-8").replace(PLACEHOLDER, folder.resolve().name)
+            (folder / RENAMED.get(source.name, source.name)).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from error
+    out = console()
+    out.print(f"[bold green]{folder} is ready[/bold green]. Next:")
+    out.print(f"  cd {folder}\n  pilothouse up", soft_wrap=True)
+    out.print('  pilothouse submit hello \'{"name": "Ada"}\' --watch   [dim]# elsewhere[/dim]', soft_wrap=True)
