@@ -186,6 +186,11 @@ def environment_names(name: str) -> list[str]:
     return [PREFIX + name.upper()]
 
 
+def child_environment(**changes: str) -> dict[str, str]:
+    """This process's environment for a child process, with some variables changed."""
+    return {**os.environ, **changes}
+
+
 def _environment_name(name: str) -> str | None:
     """The variable that sets a setting now, if any."""
     return next((variable for variable in environment_names(name) if variable in os.environ), None)

@@ -19,8 +19,8 @@ from pilothouse.errors import ConfigError, StoreError, StoreUnavailable
 from pilothouse.store import calls
 from pilothouse.store.database import Database, Transaction, open_database
 from tests.store.conftest import OpenNotes
+from tests.store.waiting import DEADLINE_SECONDS, wait_until
 
-DEADLINE_SECONDS = 10.0
 WHOLE = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 REAL = st.floats(allow_nan=False, allow_infinity=False)
@@ -39,13 +39,6 @@ def count(tx: Transaction) -> int:
 def fail_after_writing(tx: Transaction) -> NoReturn:
     tx.send("insert_note", id="ghost", text="")
     raise ZeroDivisionError
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.001)
 
 
 async def test_a_read_sees_what_was_committed(notes: Database) -> None:

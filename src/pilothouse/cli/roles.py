@@ -28,10 +28,21 @@ Port = Annotated[int | None, Parameter(help="The API's port; 0 takes any free on
 Announce = Callable[[Platform], None]
 
 
-def up(app: Reference = None, *, host: Host = None, port: Port = None) -> None:
+def up(
+    app: Reference = None,
+    *,
+    host: Host = None,
+    port: Port = None,
+    reload: Annotated[bool, Parameter(negative="", help="Start again when a source changes.")] = False,
+) -> int:
     """API, worker and scheduler in one process. Creates the database, or brings it up to date."""
+    if reload:
+        from pilothouse.cli.reload import run_reloading
+
+        return run_reloading()
     settings = load_settings(host=host, port=port)
     _serve(settings, load_app(app, settings), ALL_ROLES, schema="migrate", announce=_announce_up)
+    return 0
 
 
 def api(

@@ -160,13 +160,15 @@ class Pump:
             await asyncio.wait(set(self._cycles))
 
     def _start_cycle(self) -> None:
+        if not self._free:
+            return
         demand = self._demand()
-        if not self._free or (demand is None and self._waiting.is_empty):
+        load = self._waiting.take(CYCLE_LIMIT, self._logging)
+        if demand is None and load.is_empty:
             return
         self._free -= 1
         if demand is not None:
             self._is_claiming, self._hungry = True, self._hungry - demand.reserved.keys()
-        load = self._waiting.take(CYCLE_LIMIT, self._logging)
         self._logging.update(line.key for line in load.logs)
         task = asyncio.get_running_loop().create_task(self._cycle(load, demand))
         self._cycles.add(task)

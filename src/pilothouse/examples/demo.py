@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from pilothouse.client import Client
+from pilothouse.config import child_environment
 from pilothouse.control import checks, insights, workers
 from pilothouse.domain.runs import TERMINAL
 from pilothouse.errors import ConfigError, PilothouseError
@@ -133,16 +134,16 @@ class Demo:
             self._db.close()
 
     def _start(self, name: str, *arguments: str) -> None:
-        environment = os.environ | {  # noqa: TID251 - handed on to the processes of the demo, not read
-            "DATABASE_URL": self._database_url,
-            "PILOTHOUSE_APP": "pilothouse.examples.code_steward:app",
-            "PILOTHOUSE_LEASE_SECONDS": str(LEASE_SECONDS),
-            "AGENT_HEARTBEAT_INTERVAL": str(RENEW_SECONDS),
-            "PILOTHOUSE_CHORE_INTERVAL_MS": "250",
-            "LOG_LEVEL": "debug",
-            "LOG_FORMAT": "json",
-            "LOG_DESTINATION": f"file:{self._folder / name}.log",
-        }
+        environment = child_environment(
+            DATABASE_URL=self._database_url,
+            PILOTHOUSE_APP="pilothouse.examples.code_steward:app",
+            PILOTHOUSE_LEASE_SECONDS=str(LEASE_SECONDS),
+            AGENT_HEARTBEAT_INTERVAL=str(RENEW_SECONDS),
+            PILOTHOUSE_CHORE_INTERVAL_MS="250",
+            LOG_LEVEL="debug",
+            LOG_FORMAT="json",
+            LOG_DESTINATION=f"file:{self._folder / name}.log",
+        )
         with (self._folder / f"{name}.out").open("wb") as output:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "pilothouse", *arguments],

@@ -51,8 +51,10 @@ class DemoView:
         self._live = Live(console=console, refresh_per_second=8, transient=False)
 
     def __enter__(self) -> Self:
-        self._console.print(Text.assemble(("Pilothouse demo", "bold"), f"  the code steward audits {self._source}"))
-        self._console.print(f"API, scheduler and two workers on one SQLite file in {self._folder}\n", style="dim")
+        title = Text.assemble(("Pilothouse demo", "bold"), f"  the code steward audits {self._source}")
+        self._console.print(title, soft_wrap=True)
+        place = f"API, scheduler and two workers on one SQLite file in {self._folder}\n"
+        self._console.print(place, style="dim", soft_wrap=True)
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -106,23 +108,24 @@ class DemoView:
             mark = "[green]✓[/green]" if verdict.holds else "[red]✗[/red]"
             self._console.print(f"{mark} {verdict.name} [dim]({verdict.checked} checked)[/dim]", highlight=False)
         self._console.print(Panel(_closing_table(figures), title="What happened", title_align="left", expand=False))
+        self._console.print(f"report: [bold]{figures.report}[/bold]", soft_wrap=True)
         for problem in figures.problems:
             self._console.print(f"[red]✗ {problem}; the logs are in {self._folder}[/red]")
 
 
 def _closing_table(figures: Figures) -> Table:
     table = Table.grid(padding=(0, 3))
-    table.add_column()
-    table.add_column(justify="right", style="bold")
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", style="bold", no_wrap=True)
     rows: tuple[tuple[str, object], ...] = (
         ("files audited", figures.files),
         ("runs", figures.runs),
         ("attempts", figures.attempts),
-        ("attempts lost with the killed worker", figures.lost_attempts),
+        ("attempts lost with the worker", figures.lost_attempts),
         ("runs recovered after a loss", figures.recovered_runs),
         ("steps executed", figures.steps_executed),
         ("steps answered from checkpoints", figures.steps_from_checkpoints),
-        ("steps in flight when it was killed", figures.steps_in_flight_when_killed),
+        ("steps repeated, in flight at the kill", figures.steps_in_flight_when_killed),
         ("steps executed twice", figures.steps_executed_twice),
         (
             "invariants that hold",
@@ -133,5 +136,4 @@ def _closing_table(figures: Figures) -> Table:
     )
     for name, value in rows:
         table.add_row(name, str(value))
-    table.add_row("report", Text(figures.report, style="bold", overflow="fold"))
     return table
