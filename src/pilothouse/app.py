@@ -46,6 +46,7 @@ class App:
         self._agents: dict[str, Agent] = {}
         self._db: Database | None = None
         self._submitter: Submitter | None = None
+        self._connecting = asyncio.Lock()
 
     @property
     def agents(self) -> Mapping[str, Agent]:
@@ -130,15 +131,20 @@ class App:
             self._submitter = self._db = None
 
     async def _connect(self) -> Submitter:
-        if self._submitter is None:
-            settings = load_settings()
-            self._db = open_database(settings.database_url, pool_size=settings.pool_size)
-            await asyncio.to_thread(self._db.start)
-            await asyncio.to_thread(ensure_current, self._db)
-            cards = [agent.card(self.name, settings.attempt_timeout_seconds) for agent in self._agents.values()]
-            await self._db.transaction(lambda tx: registered.register(tx, cards, principal=f"app:{self.name}"))
-            self._submitter = Submitter(self._db)
-        return self._submitter
+        async with self._connecting:
+            if self._submitter is None:
+                self._submitter = await self._open()
+            return self._submitter
+
+    async def _open(self) -> Submitter:
+        settings = load_settings()
+        db = open_database(settings.database_url, pool_size=settings.pool_size, direct_url=settings.direct_url)
+        await asyncio.to_thread(db.start)
+        await asyncio.to_thread(ensure_current, db)
+        cards = [agent.card(self.name, settings.attempt_timeout_seconds) for agent in self._agents.values()]
+        await db.transaction(lambda tx: registered.register(tx, cards, principal=f"app:{self.name}"))
+        self._db = db
+        return Submitter(db)
 
 
 def _options(name: str, handler: Any, given: AgentArguments) -> AgentOptions:

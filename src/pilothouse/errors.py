@@ -120,9 +120,17 @@ class WaitTimeout(RunError):
 class DuplicateStep(FatalError):
     """Two steps of one run bear the same name, so that their checkpoints could not be told apart."""
 
+    def __init__(self, step: str, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
 
 class DivergenceError(FatalError):
     """On replay the code asked for something else than what its checkpoint answers."""
+
+    def __init__(self, step: str, message: str) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class ResultError(FatalError):

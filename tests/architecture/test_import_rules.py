@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "agents": {"engine", "llm", "control", "domain"} | OPEN,
     "evals": {"engine", "llm", "control", "domain"} | OPEN,
     "web": {"control", "evals", "telemetry", "domain"} | OPEN,
-    "client": OPEN,
+    "client": {"domain"} | OPEN,
 }
 MAY_IMPORT_EVERYTHING = {"app", "platform", "cli", "testing", "examples", "__init__", "__main__"}
 IMPURE = {

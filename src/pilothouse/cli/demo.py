@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from pilothouse.cli.output import AsJson
+from pilothouse.cli.output import AsJson, print_json
 from pilothouse.examples.demo import run_demo
 
 
@@ -19,4 +20,7 @@ def demo(
     as_json: AsJson = False,
 ) -> int:
     """The code steward on real sources: API, scheduler and two workers, one of them killed midway."""
-    return run_demo(path=path, files=files, keep=keep, as_json=as_json)
+    figures = run_demo(path=path, files=files, keep=keep, as_json=as_json)
+    if as_json:
+        print_json(asdict(figures) | {"problems": figures.problems})
+    return 1 if figures.problems else 0

@@ -84,11 +84,6 @@ async def follow(
     return await db.read(lambda tx: tx.fetch_all("list_audit", after=after, limit=limit, action=action, tenant=tenant))
 
 
-async def of_entity(db: Database, entity_id: str, *, after: int = 0, limit: int = 1000) -> list[Row]:
-    """What was done to one run, worker or agent, oldest first."""
-    return await db.read(lambda tx: tx.fetch_all("audit_of_entity", entity_id=entity_id, after=after, limit=limit))
-
-
 async def last_seq(db: Database) -> int:
     row = await db.read(lambda tx: tx.fetch_one("last_audit_seq"))
     return int(row["seq"]) if row else 0

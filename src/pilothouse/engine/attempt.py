@@ -12,10 +12,10 @@ from pilothouse.clock import Clock
 from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
 from pilothouse.control.waits import Wait
 from pilothouse.engine.agent import Agent
-from pilothouse.engine.journal import Journal
+from pilothouse.engine.journal import Journal, current_path
 from pilothouse.engine.patience import patiently
 from pilothouse.engine.threads import Threads
-from pilothouse.errors import Stopped
+from pilothouse.errors import FatalError, Stopped
 from pilothouse.store.database import Database, Work
 from pilothouse.telemetry.events import Emitter
 
@@ -125,7 +125,12 @@ class Attempt:
         await self.loop.create_future()
 
     async def park(self, waits: tuple[Wait, ...], wake_at: int | None) -> NoReturn:
-        """Waits for ever: the run is suspended as soon as nothing else in it is under way."""
+        """Waits for ever: the run is suspended as soon as nothing else in it is under way.
+
+        Raises FatalError inside a step, whose being under way would keep the run from ever being suspended.
+        """
+        if current_path.get():
+            raise FatalError(f"step {current_path.get()!r} waits inside its function; wait outside of it")
         self.parked.append(Parked(waits, wake_at))
         self._watch_for_quiet(QUIET_TURNS)
         await self.loop.create_future()

@@ -23,7 +23,7 @@ from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.failures import describe_error
 from pilothouse.engine.journal import StepRequest, current_path
 from pilothouse.engine.signature import decode_result, encode_result, result_adapter
-from pilothouse.errors import ChildError, FatalError, StepError, WaitTimeout
+from pilothouse.errors import ChildError, FatalError, ResultError, StepError, WaitTimeout
 from pilothouse.store.database import Row
 from pilothouse.telemetry.events import StepExecuted
 
@@ -312,20 +312,28 @@ class _StepCall:
                     await self._give_up(error, started_at, tries)
                 await asyncio.sleep(self.retry.backoff.delay_seconds(tries, random.random()))
                 continue
-            text = encode_result(value, adapter, f"step {self.asked.key!r}")
+            text = self._encode(value, adapter)
             await self._finish(text, started_at, tries)
             return text
 
+    def _encode(self, value: Any, adapter: TypeAdapter[Any] | None) -> str:
+        try:
+            return encode_result(value, adapter, f"step {self.asked.key!r}")
+        except ResultError as error:
+            error.step = self.asked.key
+            raise
+
     async def _call(self) -> Any:
         token = current_path.set(self.asked.key)
+        limit = asyncio.timeout(self.timeout_seconds)
         try:
-            async with asyncio.timeout(self.timeout_seconds):
+            async with limit:
                 if inspect.iscoroutinefunction(self.function):
                     return await self.function(*self.args, **self.kwargs)
                 value = await self.attempt.services.threads.run(self.function, *self.args, **self.kwargs)
                 return await value if inspect.isawaitable(value) else value
         except TimeoutError as error:
-            if self.timeout_seconds is None:
+            if not limit.expired():
                 raise
             raise TimeoutError(f"no result within {self.timeout_seconds} s") from error
         finally:

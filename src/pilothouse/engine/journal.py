@@ -64,13 +64,14 @@ class Journal:
 
     def _key(self, name: str) -> str:
         if not name or len(name) > MAX_NAME_LENGTH:
-            raise DuplicateStep(f"step {name!r}: a step's name has 1 to {MAX_NAME_LENGTH} characters")
+            raise DuplicateStep(name, f"step {name!r}: a step's name has 1 to {MAX_NAME_LENGTH} characters")
         path = current_path.get()
         key = f"{path}/{name}" if path else name
         if key in self._used:
             raise DuplicateStep(
+                key,
                 f"step {key!r} is used twice in one run, so its checkpoints could not be told apart; "
-                f'give each its own name, for example f"{name}-{{i}}"'
+                f'give each its own name, for example f"{name}-{{i}}"',
             )
         self._used.add(key)
         return key
@@ -80,9 +81,10 @@ class Journal:
         if stored["kind"] == asked.kind and stored["request_hash"] == asked.hash:
             return
         raise DivergenceError(
+            asked.key,
             f"step {asked.key!r} asks for something else than in the attempt that finished it: "
             f"expected {stored['kind']} {stored['request']}, found {asked.kind} {asked.text}; "
-            "bring the code back, or redrive the run from the start"
+            "bring the code back, or redrive the run from the start",
         )
 
 

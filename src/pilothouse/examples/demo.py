@@ -13,8 +13,8 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from pilothouse.store.migrations import migrate
 
 LEASE_SECONDS = 2.0
 RENEW_SECONDS = 0.4
+LEAST_FILES = 10
 KILL_AT = 0.35
 """The share of the files that is done when a worker is killed."""
 START_SECONDS = 20.0
@@ -75,32 +76,33 @@ class Figures:
         return [problem for problem, is_so in found.items() if is_so]
 
 
-def run_demo(*, path: Path | None = None, files: int | None = None, keep: bool = False, as_json: bool = False) -> int:
-    """Runs the demo and returns its exit code: 0 only if everything it promises held.
+def run_demo(
+    *, path: Path | None = None, files: int | None = None, keep: bool = False, as_json: bool = False
+) -> Figures:
+    """Runs the demo and returns what happened; its `problems` are empty only if everything it promises held.
 
     `path` is a folder of Python sources, by default the running interpreter's standard library; `files` bounds how
-    many are audited. `keep` leaves the platform up until Ctrl-C. Raises ConfigError where `path` has no sources.
+    many are audited. `keep` leaves the platform up until Ctrl-C. With `as_json` people's view goes to standard error.
+    Raises ConfigError where `path` has no sources.
     """
     source = (path or Path(sysconfig.get_path("stdlib"))).resolve()
     total = len(sorted(source.glob("*.py"))[:files])
-    if total < 2:
-        raise ConfigError(f"{source} has {total} Python sources directly in it; the demo needs at least 2")
+    if total < LEAST_FILES:
+        raise ConfigError(f"{source} has {total} Python sources directly in it; the demo needs at least {LEAST_FILES}")
     folder = Path(tempfile.mkdtemp(prefix="pilothouse-demo-"))
-    with ExitStack() as stack:
-        view = stack.enter_context(DemoView(Console(stderr=as_json), total, source, folder))
+    with DemoView(Console(stderr=as_json, highlight=False), total, source, folder) as view:
         demo = Demo(folder, source, files, view)
-        stack.enter_context(demo.platform())
-        started = time.monotonic()
-        state = demo.run()
-        elapsed = time.monotonic() - started
-        verdicts = demo.check()
-        if keep:
-            view.keep(demo.url)
-            _wait_for_interrupt()
-        unclean = demo.stop()
-        figures = demo.figures(state, total, elapsed, verdicts, unclean)
-    view.close(figures, verdicts) if not as_json else print(json.dumps(asdict(figures), indent=2))  # noqa: T201
-    return 1 if figures.problems else 0
+        with demo.platform():
+            started = time.monotonic()
+            state = demo.run()
+            elapsed = time.monotonic() - started
+            verdicts = demo.check()
+            if keep:
+                view.keep(demo.url)
+                _wait_for_interrupt()
+            figures = demo.figures(state, elapsed, verdicts, unclean_exits=demo.stop())
+        view.close(figures, verdicts)
+    return figures
 
 
 class Demo:
@@ -238,14 +240,14 @@ class Demo:
             unclean += code != 0 and name != self._killed
         return unclean
 
-    def figures(self, state: str, total: int, elapsed: float, verdicts: list[checks.Verdict], unclean: int) -> Figures:
+    def figures(self, state: str, elapsed: float, verdicts: list[checks.Verdict], *, unclean_exits: int) -> Figures:
         sizes = self._db.read_blocking(lambda tx: tx.fetch_one("check_sizes")) or {}
         recovery = self._recovery()
         executions = list(_executions(self._folder))
         writers = self._db.read_blocking(lambda tx: tx.fetch_all("step_writers"))
         finished_by = {(row["run_id"], row["key"]): row["attempt"] for row in writers}
         return Figures(
-            files=total,
+            files=self._view.total,
             runs=sizes["runs"],
             attempts=sizes["attempts"],
             lost_attempts=recovery["lost"],
@@ -258,7 +260,7 @@ class Demo:
             runs_per_second=round(sizes["runs"] / elapsed, 1),
             invariants_checked=len(verdicts),
             invariants_broken=sum(1 for verdict in verdicts if not verdict.holds),
-            unclean_exits=unclean,
+            unclean_exits=unclean_exits,
             report=str(self.report),
             state=state,
         )

@@ -42,7 +42,9 @@ class Listener:
         self._stopped.set()
         os.write(self._wake_writer, b"!")
         self._thread.join(timeout_seconds)
-        os.close(self._wake_writer)
+        if not self._thread.is_alive():
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
 
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -57,7 +59,6 @@ class Listener:
                 _log.info("hints are late until PostgreSQL is back, next try in %.1f s: %s", pause, error)
                 self._stopped.wait(pause)
                 pause = min(pause * 2, LAST_PAUSE_SECONDS)
-        os.close(self._wake_reader)
 
     def _pass_on(self, connection: psycopg.Connection[Any]) -> None:
         poll = select.poll()
