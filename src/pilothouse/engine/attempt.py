@@ -77,7 +77,8 @@ class Attempt:
         self.stop_reason: StopReason | None = None
         self.stop_note = ""
         self.parked: list[Parked] = []
-        self.ended: asyncio.Event = asyncio.Event()
+        self.abandoned: asyncio.Future[None] = self.loop.create_future()
+        self.has_ended = False
         self._claimed_monotonic = services.clock.monotonic()
         self._busy = 0
         self._told = 0
@@ -150,9 +151,13 @@ class Attempt:
         """Stops the handler at its next await or step. The first reason stands, except that a lost lease beats all."""
         if reason == "lost":
             self.stop_reason = reason
-        if self.ended.is_set() or (self.stop_reason is not None and reason != "lost"):
+        if self.has_ended or (self.stop_reason is not None and reason != "lost"):
             return
         self.stop_reason, self.stop_note = reason, note
         for task in tuple(self._tasks):
             task.cancel()
-        self.loop.call_later(ABANDON_SECONDS, self.ended.set)
+        self.loop.call_later(ABANDON_SECONDS, self._abandon)
+
+    def _abandon(self) -> None:
+        if not self.abandoned.done():
+            self.abandoned.set_result(None)

@@ -112,14 +112,12 @@ async def call(attempt: Attempt) -> Ended:
         attempt.own(task)
     seconds, reason = _time_limit(attempt)
     timer = attempt.loop.call_later(seconds, attempt.stop, reason)
-    abandoned = attempt.loop.create_task(attempt.ended.wait())
-    await asyncio.wait({task, abandoned}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({task, attempt.abandoned}, return_when=asyncio.FIRST_COMPLETED)
     timer.cancel()
-    abandoned.cancel()
     if not task.done():
         _abandon(attempt, task)
         return _stopped(attempt)
-    attempt.ended.set()
+    attempt.has_ended = True
     return _ended(attempt, task)
 
 
