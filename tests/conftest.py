@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import settings
 
+from pilothouse.store.database import Database, open_database
+from pilothouse.store.migrations import migrate
 from tests.postgres_server import (
     PostgresServer,
     PostgresUnavailable,
@@ -79,6 +81,25 @@ def private_postgres() -> Iterator[PostgresServer]:
     yield server
     server.kill()
     shutil.rmtree(server.directory)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new, empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A started database with Pilothouse's own schema and statements."""
+    db = open_database(database_url)
+    db.start()
+    migrate(db)
+    yield db
+    db.close()
 
 
 def _or_skip(start: Callable[[Path], Result]) -> Result:

@@ -1,4 +1,4 @@
-"""Every test that takes `database`, `notes` or `database_url` runs on SQLite and on PostgreSQL."""
+"""Every test that takes `notes` runs on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,30 +9,10 @@ import pytest
 
 from pilothouse.clock import Clock
 from pilothouse.store.database import Database, open_database
-from pilothouse.store.migrations import migrate
 
 NOTES = Path(__file__).parent / "notes"
 
 OpenNotes = Callable[..., Database]
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a new, empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'store.db'}"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """A started database with Pilothouse's own schema and statements."""
-    db = open_database(database_url)
-    db.start()
-    migrate(db)
-    yield db
-    db.close()
 
 
 @pytest.fixture
