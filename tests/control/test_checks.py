@@ -1,0 +1,74 @@
+"""`db check` finds each way in which the run log can be wrong, and names that one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pilothouse.control import checks, leases
+from pilothouse.control.waits import Wait
+from pilothouse.store.database import Database
+from tests.control.steps import checkpoint, claim, ended, settle, start_worker, submit, write
+
+CORRUPTIONS = {
+    "no running run without a live lease": "UPDATE workers SET state = 'stopped'",
+    "no running attempt beside its run's latest": "UPDATE runs SET state = 'queued' WHERE state = 'running'",
+    "attempts are numbered without a gap": "UPDATE runs SET attempt = attempt + 1 WHERE state = 'succeeded'",
+    "every attempt was claimed once and settled once": "DELETE FROM audit WHERE action = 'run.succeeded'",
+    "no checkpoint by a foreign attempt": "UPDATE checkpoints SET attempt = 9",
+    "a run has an end exactly when it has ended": "UPDATE runs SET finished_at = NULL WHERE state = 'succeeded'",
+    "no waiting run whose wait is over": (
+        "INSERT INTO signals SELECT id, 'go', '1', 'x', 0 FROM runs WHERE state = 'waiting'"
+    ),
+    "no waiting run that waits for nothing": "DELETE FROM waits",
+    "run counters equal the rows they count": "UPDATE counters SET value = value + 1 WHERE name = 'runs'",
+    "attempt counters equal the rows they count": "UPDATE counters SET value = value + 1 WHERE name = 'attempts'",
+}
+
+
+def broken(db: Database) -> set[str]:
+    return {v.name for v in asyncio.run(checks.check(db, grace_us=60_000_000)) if not v.holds}
+
+
+@pytest.fixture
+def lived_in(db: Database, worker: str) -> Database:
+    """One run running, one waiting, one succeeded."""
+    for _ in range(3):
+        submit(db)
+    running, waiting, done = claim(db, worker)
+    assert write(db, checkpoint(running, "s"), checkpoint(done, "s")) == [None, None]
+    settle(db, ended(waiting, "suspended", waits=(Wait("signal", "go", "g"),)), ended(done))
+    return db
+
+
+def test_every_invariant_has_a_corruption_that_this_file_tries() -> None:
+    assert {invariant.name for invariant in checks.INVARIANTS} == set(CORRUPTIONS)
+
+
+@pytest.mark.corrupts
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_corruption_is_found_and_named(lived_in: Database, name: str) -> None:
+    assert broken(lived_in) == set()
+
+    lived_in.administer(lambda tx: tx.execute(CORRUPTIONS[name]))
+
+    assert name in broken(lived_in)
+
+
+async def test_a_lease_has_one_holder_until_it_runs_out(database: Database) -> None:
+    first = await leases.hold(database, "chore", "a", lease_us=60_000_000)
+    second = await leases.hold(database, "chore", "b", lease_us=60_000_000)
+    again = await leases.hold(database, "chore", "a", lease_us=1)
+    taken_over = await leases.hold(database, "chore", "b", lease_us=60_000_000)
+
+    assert (first, second, again, taken_over) == (True, False, True, True)
+
+
+async def test_a_released_lease_is_free_at_once(database: Database) -> None:
+    await leases.hold(database, "chore", "a", lease_us=60_000_000)
+
+    await leases.release(database, "chore", "a")
+
+    assert await leases.hold(database, "chore", "b", lease_us=60_000_000)
+    assert start_worker(database)
