@@ -16,7 +16,7 @@ def encode(value: object) -> str:
     except (TypeError, ValueError) as error:
         raise ValueError(f"cannot be stored as JSON: {error}") from error
     if b"null" in data:
-        _refuse_nan(value)
+        refuse_nan(value)
     return data.decode()
 
 
@@ -30,16 +30,19 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _refuse_nan(value: object) -> None:
-    """orjson writes NaN and infinities as null; a number that turns into nothing is a loss, so it is an error."""
+def refuse_nan(value: object) -> None:
+    """Raises ValueError for a number that JSON cannot carry, at any depth of plain data.
+
+    orjson writes NaN and infinities as null; a number that turns into nothing is a loss, so it is an error.
+    """
     match value:
         case float() if not math.isfinite(value):
             raise ValueError(f"cannot be stored as JSON: {value} is not a finite number")
         case dict():
             for item in value.values():
-                _refuse_nan(item)
+                refuse_nan(item)
         case list() | tuple():
             for item in value:
-                _refuse_nan(item)
+                refuse_nan(item)
         case _:
             pass

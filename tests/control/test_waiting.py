@@ -148,7 +148,7 @@ def test_the_last_children_ending_at_the_same_time_wake_the_parent(db: Database,
         parent, children = parent_with_children(db, worker, 4)
         suspend(db, parent, *(Wait("child", child.run_id, "all") for child in children))
 
-        at_once(*(lambda child=child: settle(db, ended(child)) for child in children))  # type: ignore[misc]
+        at_once(*(lambda child=child: settle(db, ended(child)) for child in children))
 
         assert is_awake(db, parent.run_id)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import Parameter
 
@@ -99,7 +100,17 @@ def _only(app: App, names: str | None) -> App:
 
 def _serve(settings: Settings, app: App | None, roles: frozenset[Role], *, schema: Schema, announce: Announce) -> None:
     configure_logs(settings.log_level, settings.log_format, settings.log_destination)
-    asyncio.run(_serve_until_stopped(Platform(settings, app, roles), schema, announce))
+    with asyncio.Runner() as runner:
+        runner.run(_serve_until_stopped(Platform(settings, app, roles), schema, announce))
+        if asyncio.all_tasks(runner.get_loop()):
+            _exit_without_abandoned_handlers()
+
+
+def _exit_without_abandoned_handlers() -> NoReturn:
+    """A handler that swallows every exception cannot be cancelled either; everything of value is written by now."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def _serve_until_stopped(platform: Platform, schema: Schema, announce: Announce) -> None:

@@ -166,7 +166,12 @@ class Context:
         transaction as the checkpoint. Raises NotFound for an unknown agent and InvalidInput for a wrong input.
         """
         children = await self.start_many(
-            name or agent, agent, [input], lane=lane, priority=priority, delay_seconds=delay_seconds
+            name or agent,
+            agent,
+            [{} if input is None else input],
+            lane=lane,
+            priority=priority,
+            delay_seconds=delay_seconds,
         )
         return children[0]
 

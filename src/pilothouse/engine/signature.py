@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUserError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from pilothouse import payloads
 from pilothouse.errors import ConfigError, FieldError, InvalidInput, ResultError
@@ -126,7 +126,10 @@ def encode_result(value: object, adapter: TypeAdapter[Any] | None, where: str) -
         if type(value) in SCALARS:
             return payloads.encode(value)
         chosen = adapter if adapter is not None else any_adapter()
-        return payloads.encode(chosen.dump_python(value, mode="json", warnings="error"))
+        text = payloads.encode(chosen.dump_python(value, mode="json", warnings="error"))
+        if "null" in text:
+            payloads.refuse_nan(to_jsonable_python(value, inf_nan_mode="constants", fallback=str))
+        return text
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise ResultError(
             f"{where} returned a {type(value).__name__} that cannot be stored: {error}; "
