@@ -267,15 +267,18 @@ async def test_the_lease_is_renewed_while_a_handler_blocks_the_loop(start: Start
 
 
 async def test_a_crashed_worker_loses_its_attempts_and_another_finishes_them(start: Start) -> None:
-    app, calls = App("t"), []
+    app, calls = App("t"), list[str]()
     block = asyncio.Event()
+
+    def note(name: str) -> None:
+        calls.append(name)
 
     @app.agent
     async def agent(ctx: Context) -> str:
-        await ctx.step("a", calls.append, "a")
+        await ctx.step("a", note, "a")
         if ctx.attempt == 1:
             await block.wait()
-        await ctx.step("b", calls.append, "b")
+        await ctx.step("b", note, "b")
         return "done"
 
     platform = await start(app)
