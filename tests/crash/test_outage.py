@@ -76,7 +76,7 @@ def test_a_full_disk_is_said_to_be_one_and_survived(sqlite_fleet: Fleet) -> None
     eventually(lambda: answers(f"{api}/health") == 200, "the API to be up")
     limit = (fleet.folder / "store.db-wal").stat().st_size + 200_000
     resource.prlimit(api_process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    body = {"agent": "worker_bee", "input": {}, "tenant": "x" * 200}
+    body: dict[str, object] = {"agent": "worker_bee", "input": {}, "tenant": "x" * 200}
 
     refused = eventually(lambda: _refusal(f"{api}/api/v1/runs", body), "the disk to be full")
     resource.prlimit(api_process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

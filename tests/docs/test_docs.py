@@ -1,0 +1,128 @@
+"""The documentation is true: its snippets run, its links lead somewhere, its names exist, its words are ours."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import pilothouse
+from pilothouse.cli.main import COMMANDS, TREE
+from pilothouse.config import Settings, environment_names
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SNIPPET = re.compile(r"<!-- runs(?:: (?P<file>\S+))? -->\n```python\n(?P<code>.*?)```", re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)#\s]+)(?:#[^)]*)?\)")
+COMMAND = re.compile(r"pilothouse ([a-z]+)(?: ([a-z]+))?")
+VARIABLE = re.compile(r"\b(PILOTHOUSE_[A-Z_]+|[A-Z]+_URL)\b")
+FOREIGN_WORDS = re.compile(r"\b(jobs?|tasks?|executions?)\b", re.IGNORECASE)
+ALLOWED_AROUND = re.compile(
+    r"task group|asyncio|AGENT_TASK|AGENT_MAX_CONCURRENT_TASKS|agent_task|TaskGroup", re.IGNORECASE
+)
+NOT_SETTINGS = {"PILOTHOUSE_DEBUG", "PILOTHOUSE_TEST_POSTGRES_URL"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+SNIPPETS = [
+    pytest.param(
+        match["code"], match["file"], id=f"{name_of(page)}:{page.read_text('utf-8')[: match.start()].count(chr(10))}"
+    )
+    for page in PAGES
+    for match in SNIPPET.finditer(page.read_text("utf-8"))
+]
+
+
+@pytest.mark.parametrize(("code", "file"), SNIPPETS)
+def test_a_snippet_runs(code: str, file: str | None, tmp_path: Path) -> None:
+    script = tmp_path / "snippet.py"
+    script.write_text(code, encoding="utf-8")
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+
+    assert done.returncode == 0, done.stderr
+    if file is not None:
+        assert normal(code) in normal((ROOT / file).read_text("utf-8")), f"{file} must hold the snippet"
+
+
+def normal(code: str) -> str:
+    """Code without what a formatter decides."""
+    return re.sub(r"\s+", " ", re.sub(r"\n{2,}", "\n", code.replace("  #", " #"))).strip()
+
+
+async def test_the_readmes_example_does_what_it_says() -> None:
+    sys.path.insert(0, str(ROOT / "examples" / "hello"))
+    try:
+        from agents import app  # type: ignore[import-not-found]  # the example's module
+    finally:
+        sys.path.pop(0)
+    from pilothouse.testing import TestPlatform
+
+    async with TestPlatform(app) as platform:
+        run_id = await platform.submit("greet", {"name": "Ada"})
+        await platform.run_until_idle()
+        await platform.signal(run_id, "approved", "Grace")
+        await platform.run_until_idle()
+
+        assert (await platform.get(run_id))["output"] == "HELLO, ADA (approved by Grace)"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [match["target"] for match in LINK.finditer(page.read_text("utf-8"))]
+
+    broken = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_and_settings_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    lines = [line for line in text.splitlines() if "pilothouse " in line]
+    known = {*COMMANDS, *TREE, "keys", "deploy"}
+    variables = {variable for name in Settings.model_fields for variable in environment_names(name)} | NOT_SETTINGS
+
+    for line in lines:
+        for noun, verb in COMMAND.findall(line):
+            if noun in TREE and verb and "`" in line:
+                assert verb in TREE[noun][1] or noun in known, line
+    unknown = {variable for variable in VARIABLE.findall(text) if variable not in variables}
+    assert not unknown
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "reference"], ids=name_of)
+def test_only_our_words_are_used(page: Path) -> None:
+    lines = [line for line in page.read_text("utf-8").splitlines() if not ALLOWED_AROUND.search(line)]
+
+    found = [line for line in lines if FOREIGN_WORDS.search(line)]
+
+    assert not found, "say run, attempt or step"
+
+
+def test_the_generated_reference_is_fresh() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_changelog_knows_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+    assert "[Unreleased]" in text or pilothouse.__version__ in text
+
+
+def test_pictures_are_well_formed() -> None:
+    for picture in (ROOT / "docs" / "images").glob("*.svg"):
+        assert ElementTree.parse(picture).getroot().tag.endswith("svg")
