@@ -58,8 +58,8 @@ def _cli_parameter(hint: Any) -> Any:
 
 def settings() -> Iterator[str]:
     yield from ("# Settings", "", NOTE, "")
-    yield "The environment comes first, then `pilothouse.toml` in the working directory, where the names are those of the"
-    yield "first column; an unknown one there is an error. `pilothouse config show` prints each with its value and source."
+    yield "The environment comes first, then `pilothouse.toml` in the working directory, where the names are those of"
+    yield "the first column; an unknown one is an error. `pilothouse config show` prints each, its value and its source."
     yield from ("", "| setting | in the environment | default | |", "| --- | --- | --- | --- |")
     for name, field in Settings.model_fields.items():
         variables = ", ".join(f"`{variable}`" for variable in environment_names(name))

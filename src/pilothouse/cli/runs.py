@@ -159,7 +159,7 @@ def redrive(
 def signal(
     run_id: RunId,
     name: Annotated[str, Parameter(help="The name that the run waits for.")],
-    payload: Annotated[str, Parameter(help="JSON.")] = "null",
+    payload: Annotated[str, Parameter(help="JSON.", allow_leading_hyphen=True)] = "null",
     *,
     as_json: AsJson = False,
 ) -> None:

@@ -38,7 +38,7 @@ class _Tally:
 
 def submit(
     agent: Annotated[str, Parameter(help="The agent's name.")],
-    input: Annotated[str, Parameter(help="JSON, @FILE, or - for standard input.")] = "{}",
+    input: Annotated[str, Parameter(help="JSON, @FILE, or - for standard input.", allow_leading_hyphen=True)] = "{}",
     *,
     lane: Annotated[str | None, Parameter(help="critical, normal or low; the agent's own otherwise.")] = None,
     priority: Annotated[int | None, Parameter(help="0 to 9; higher goes first within the lane.")] = None,

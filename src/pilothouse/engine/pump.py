@@ -26,6 +26,9 @@ CYCLE_LIMIT = 500
 LOG_LIMIT = 10_000
 """Lines of run logs that may wait for a cycle; beyond it the oldest are dropped."""
 
+SILENCE_SECONDS = 3.0
+"""How long a cycle may be under way before the worker says that it pauses."""
+
 IN_FLIGHT = {"sqlite": 1, "postgres": 2}
 """Cycles under way at once: two keep both sides busy where the database works on its own processor."""
 
@@ -205,10 +208,20 @@ class Pump:
                 self._is_claiming = False
 
     async def _write(self, load: _Load, demand: Demand | None) -> _Written:
-        """One transaction; while the database is away it is tried again, and nothing is forgotten."""
-        written = await patiently(
-            lambda: self._db.transaction(lambda tx: self._work(tx, load, demand)), on_pause=self._pause
+        """One transaction; while the database is away it is tried again, and nothing is forgotten.
+
+        Only what is known not to have taken place is tried again: a claim that nobody hears of would hold its run.
+        """
+        silence = asyncio.get_running_loop().call_later(
+            SILENCE_SECONDS, self._pause, f"the database has not answered for {SILENCE_SECONDS:.0f} s"
         )
+        try:
+            written = await patiently(
+                lambda: self._db.transaction(lambda tx: self._work(tx, load, demand), is_patient=True),
+                on_pause=self._pause,
+            )
+        finally:
+            silence.cancel()
         self._resume()
         return written
 

@@ -71,12 +71,12 @@ def _mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
 class AwaitedCall:
     """A work whose caller awaits `future`. Abandoned when the caller is cancelled before its turn comes."""
 
-    __slots__ = ("_mailbox", "future", "work")
+    __slots__ = ("_mailbox", "future", "is_patient", "work")
     is_raw = False
 
-    def __init__(self, work: Work[Any]) -> None:
+    def __init__(self, work: Work[Any], *, is_patient: bool = False) -> None:
         loop = asyncio.get_running_loop()
-        self.work = work
+        self.work, self.is_patient = work, is_patient
         self.future: asyncio.Future[Any] = loop.create_future()
         self._mailbox = _mailbox_of(loop)
 
@@ -95,7 +95,7 @@ class BlockingCall:
     """A work whose caller blocks in `result`. `is_raw`: its statements are SQL texts instead of names."""
 
     __slots__ = ("_answer", "_done", "is_raw", "work")
-    is_abandoned = False
+    is_abandoned = is_patient = False
 
     def __init__(self, work: Work[Any], *, is_raw: bool = False) -> None:
         self.work, self.is_raw = work, is_raw

@@ -76,8 +76,12 @@ class Database(Protocol):
 
     def close(self) -> None: ...
 
-    async def transaction(self, work: Work[T]) -> T:
-        """Run the work; its result comes back only after the commit is durable."""
+    async def transaction(self, work: Work[T], *, is_patient: bool = False) -> T:
+        """Run the work; its result comes back only after the commit is durable.
+
+        Where the news of a commit was lost and the database stays away, StoreUnavailable says that nobody knows
+        whether the work took place; with `is_patient` the call waits for the database instead, until it is known.
+        """
 
     async def read(self, work: Work[T]) -> T:
         """Run the work on one snapshot, read-only, without blocking a writer."""

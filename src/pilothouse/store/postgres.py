@@ -101,8 +101,8 @@ class PostgresDatabase:
                 self._idle.pop().disconnect()
             self._threads = []
 
-    async def transaction(self, work: Work[T]) -> T:
-        call = AwaitedCall(work)
+    async def transaction(self, work: Work[T], *, is_patient: bool = False) -> T:
+        call = AwaitedCall(work, is_patient=is_patient)
         self._writes.put(call)
         result: T = await call.future
         return result

@@ -140,18 +140,18 @@ class Runner:
         if isinstance(transaction.failure, ConnectionLost):
             raise transaction.failure
         if transaction.failure is None and answer.error is None:
-            return self._commit(transaction, answer)
+            return self._commit(transaction, answer, call)
         self._roll_back(transaction)
         if isinstance(transaction.failure, Collided):
             raise transaction.failure
         return Answer(None, answer.error or transaction.failure)
 
-    def _commit(self, transaction: PostgresTransaction, answer: Answer) -> Answer:
+    def _commit(self, transaction: PostgresTransaction, answer: Answer, call: Call) -> Answer:
         try:
             transaction.commit()
         except CommitUnknown as unknown:
             self.disconnect()
-            if self._is_committed(unknown.xid):
+            if self._is_committed(unknown.xid, call):
                 return answer
             raise ConnectionLost(f"the connection to PostgreSQL at {self._target.location} broke") from unknown
         except ConnectionLost:
@@ -167,10 +167,10 @@ class Runner:
         except ConnectionLost:
             self.disconnect()  # the server rolls back what it does not hear of any more
 
-    def _is_committed(self, xid: str) -> bool:
+    def _is_committed(self, xid: str, call: Call) -> bool:
         """Ask, on a new connection, what became of a transaction. Raises StoreUnavailable when nobody can tell."""
-        start = _time.monotonic()
-        while (elapsed := _time.monotonic() - start) < OUTCOME_SECONDS:
+        start, pause = _time.monotonic(), FIRST_PAUSE_SECONDS
+        while (elapsed := _time.monotonic() - start) < OUTCOME_SECONDS or (call.is_patient and not call.is_abandoned):
             try:
                 status = self._status(xid)
                 if status in ("committed", "aborted"):
@@ -179,8 +179,9 @@ class Runner:
                     self._terminate(xid)
             except StoreUnavailable as error:
                 self.disconnect()
-                _log.info("looking for the outcome of transaction %s: %s", xid, error)
-            time.sleep(FIRST_PAUSE_SECONDS)
+                _log.debug("looking for the outcome of transaction %s: %s", xid, error)
+            time.sleep(pause)
+            pause = min(pause * 2, LAST_PAUSE_SECONDS)
         raise StoreUnavailable(
             f"the connection to PostgreSQL at {self._target.location} broke during a commit, and whether transaction "
             f"{xid} took place is unknown; look for its effect before you repeat it"

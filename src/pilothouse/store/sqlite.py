@@ -84,8 +84,8 @@ class SqliteDatabase:
                 thread.join()
             self._writer, self._readers = None, []
 
-    async def transaction(self, work: Work[T]) -> T:
-        call = AwaitedCall(work)
+    async def transaction(self, work: Work[T], *, is_patient: bool = False) -> T:
+        call = AwaitedCall(work, is_patient=is_patient)
         self._writes.put(call)
         result: T = await call.future
         return result

@@ -1,0 +1,117 @@
+"""The main paths of the command line, against a platform that is up."""
+
+from __future__ import annotations
+
+from tests.cli.conftest import Shell, until
+
+
+def submitted(up: Shell, *arguments: str) -> str:
+    return str(up("submit", *arguments, "--json").json["id"])
+
+
+def state(up: Shell, run_id: str) -> str:
+    return str(up("runs", "show", run_id, "--json").json["run"]["state"])
+
+
+def test_the_starter_project_does_what_its_readme_says(up: Shell) -> None:
+    said = up("submit", "hello", '{"name": "Ada"}', "--watch")
+
+    assert said.code == 0
+    assert "run.succeeded" in said.out
+    assert '"Hello, Ada!"' in said.out
+    assert "hello" in up("runs", "list").out
+
+
+def test_input_comes_from_a_file_or_from_standard_input(up: Shell) -> None:
+    up.write("input.json", '{"name": "File"}')
+
+    assert "Hello, File!" in up("submit", "hello", "@input.json", "--watch").out
+    assert "Hello, Pipe!" in up("submit", "hello", "-", "--watch", stdin='{"name": "Pipe"}').out
+
+
+def test_many_runs_come_from_json_lines_and_each_has_its_own_answer(up: Shell) -> None:
+    lines = ['{"name": "a"}', '{"name": 1}', "{broken", "", '{"name": "b"}']
+    path = up.write("many.jsonl", "\n".join(lines))
+
+    said = up("submit", "hello", "--jsonl", str(path), "--idempotency-key", "batch", "--json")
+    again = up("submit", "hello", "--jsonl", str(path), "--idempotency-key", "batch", "--json")
+
+    assert (said.code, said.json["submitted"]) == (1, 2)
+    assert [each["line"] for each in said.json["refused"]] == [2, 3]
+    assert (again.json["submitted"], again.json["known"]) == (0, 2)
+
+
+def test_a_failed_run_is_shown_with_its_step_and_can_be_redriven_and_dismissed(up: Shell) -> None:
+    watched = up("submit", "broken", "--watch")
+    assert watched.code == 1
+    assert "ValueError: it cannot be done" in watched.err
+    run_id = up("dead", "list", "--json").json[0]["id"]
+
+    shown = up("runs", "show", run_id).out
+    assert "in step 'bad step'" in shown
+    assert f"pilothouse dead redrive {run_id}" in shown
+    assert up("dead", "redrive", run_id).code == 0
+    until(lambda: len(up("dead", "list", "--json").json) == 1, "the run to fail again")
+    assert up("dead", "dismiss", "--all", "--json").json == {"dismissed": 1}
+    assert up("dead", "list", "--json").json == []
+
+
+def test_a_waiting_run_says_why_and_takes_a_signal(up: Shell) -> None:
+    run_id = submitted(up, "waits")
+    until(lambda: state(up, run_id) == "waiting", "the run to wait")
+
+    assert "it waits for signal 'go'" in up("runs", "why", run_id).out
+    assert "was sent" in up("runs", "signal", run_id, "go", '{"x": 1}').out
+    assert "the first one stands" in up("runs", "signal", run_id, "go", "2").out or state(up, run_id) == "succeeded"
+    until(lambda: state(up, run_id) == "succeeded", "the run to end")
+    assert up("runs", "show", run_id, "--json").json["run"]["output"] == {"x": 1}
+    assert "waiting now" in up("runs", "show", run_id).out
+
+
+def test_a_run_is_cancelled_once(up: Shell) -> None:
+    run_id = submitted(up, "waits")
+    until(lambda: state(up, run_id) == "waiting", "the run to wait")
+
+    assert "is cancelled" in up("runs", "cancel", run_id, "--reason", "not needed").out
+    assert up("submit", "hello", '{"name": "x"}', "--idempotency-key", "k").code == 0
+    refused = up("submit", "hello", '{"name": "y"}', "--idempotency-key", "k")
+    assert refused.code == 1
+    assert "already made run" in refused.err
+
+
+def test_the_other_nouns_answer(up: Shell) -> None:
+    assert "running" in up("workers", "list").out
+    assert "hello" in up("agents", "show", "hello").out
+    assert "worker.started" in up("audit", "tail", "-n", "1000").out
+    assert up("audit", "show", "1", "--json").json["seq"] == 1
+    assert "core" in up("db", "status").out
+    assert "up to date" in up("db", "migrate").out
+    assert "pilothouse.toml" in up("config", "show").out
+    checked = up("db", "check")
+    assert (checked.code, "all 10 invariants hold" in checked.out) == (0, True)
+
+
+def test_unknown_things_are_refused_with_what_to_do(up: Shell) -> None:
+    for arguments, told in (
+        (("submit", "helo"), "did you mean 'hello'?"),
+        (("submit", "hello", '{"nam": "x"}'), "'nam' was unexpected"),
+        (("submit", "hello", '{"name": 3}'), "input.name"),
+        (("submit", "hello", "{bad"), "is not JSON"),
+        (("submit", "hello", "@missing.json"), "missing.json cannot be read"),
+        (("submit", "hello", "{}", "--at", "tomorrow"), "--at"),
+        (("submit", "hello", '{"name": "x"}', "--lane", "fast"), "lane"),
+        (("runs", "show", "nope"), "there is no run nope"),
+        (("runs", "cancel", "nope"), "there is no run nope"),
+        (("agents", "show", "helo"), "did you mean 'hello'?"),
+        (("audit", "show", "999999"), "there is no audit record 999999"),
+        (("workers", "drain", "nope"), "there is no worker nope"),
+        (("dead", "redrive"), "name one run, or choose with"),
+    ):
+        said = up(*arguments)
+        assert (said.code, told in said.err) == (1, True), (arguments, said.err)
+
+
+def test_wrong_usage_exits_with_2(up: Shell) -> None:
+    assert up("runs", "lst").code == 2
+    assert up("runs", "show").code == 2
+    assert up("submit", "hello", "--priority", "high").code == 2
