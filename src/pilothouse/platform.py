@@ -14,7 +14,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from pilothouse.control.runs import Submitter
-from pilothouse.errors import ConfigError
+from pilothouse.errors import ConfigError, PilothouseError
 from pilothouse.store.database import Database, open_database
 from pilothouse.telemetry.sinks import default_emitter
 
@@ -72,6 +72,15 @@ class Platform:
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Plays the roles until `stop` is set, then drains: the API goes last, so that people can watch."""
+        try:
+            await self._play(stop)
+        except BaseExceptionGroup as group:
+            ours, _ = group.split(PilothouseError)
+            if ours is None:
+                raise
+            raise ours.exceptions[0] from group
+
+    async def _play(self, stop: asyncio.Event) -> None:
         roles_done = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             others = []
@@ -91,8 +100,7 @@ class Platform:
 
     async def _work(self, stop: asyncio.Event) -> None:
         from pilothouse.engine.lease import LeaseTerms
-        from pilothouse.engine.patience import patiently
-        from pilothouse.engine.worker import Worker, WorkerOptions
+        from pilothouse.engine.worker import WorkerOptions, keep_working
 
         assert self.app is not None
         settings = self.settings
@@ -105,10 +113,7 @@ class Platform:
             attempt_timeout_seconds=settings.attempt_timeout_seconds,
             is_enabled=settings.engine_enabled,
         )
-        is_done = False
-        while not (is_done or stop.is_set()):
-            worker = Worker(self.db, self.app.agents, options, default_emitter())
-            is_done = await patiently(lambda worker=worker: worker.run(stop))  # type: ignore[misc]  # bound per turn
+        await keep_working(self.db, self.app.agents, options, default_emitter(), stop)
 
     async def _schedule(self, stop: asyncio.Event) -> None:
         from pilothouse.engine.janitor import Janitor

@@ -11,6 +11,8 @@ from cyclopts import App, CycloptsError
 from pilothouse import __version__
 from pilothouse.errors import PilothouseError
 
+DEBUG_HINT = "set PILOTHOUSE_DEBUG=1 for its traceback"
+
 USAGE_EXIT, ERROR_EXIT, INTERRUPT_EXIT = 2, 1, 130
 
 TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
@@ -105,19 +107,25 @@ def main() -> NoReturn:
     except CycloptsError:
         sys.exit(USAGE_EXIT)
     except PilothouseError as error:
-        _tell(error)
+        _tell(error, str(error))
         sys.exit(ERROR_EXIT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPT_EXIT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        _tell(error, f"{error.filename or 'the system'}: {error.strerror or error}")
+        sys.exit(ERROR_EXIT)
+    except Exception as error:  # noqa: BLE001 - nobody should meet a traceback; this one says how to get it
+        _tell(error, f"{type(error).__name__}: {error}; this is a bug in Pilothouse, {DEBUG_HINT}")
+        sys.exit(ERROR_EXIT)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _tell(error: PilothouseError) -> None:
+def _tell(error: Exception, message: str) -> None:
     from pilothouse.cli.session import wants_traceback
 
     if wants_traceback():
         raise error
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)

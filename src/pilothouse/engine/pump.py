@@ -29,6 +29,8 @@ LOG_LIMIT = 10_000
 SILENCE_SECONDS = 3.0
 """How long a cycle may be under way before the worker says that it pauses."""
 
+CLOSE_LOOK_SECONDS = 0.1
+
 IN_FLIGHT = {"sqlite": 1, "postgres": 2}
 """Cycles under way at once: two keep both sides busy where the database works on its own processor."""
 
@@ -123,7 +125,7 @@ class Pump:
         self._hungry: frozenset[Lane] = frozenset()
         self._logging: set[AttemptKey] = set()
         self._is_claiming = False
-        self._is_paused = False
+        self._paused_at: float | None = None
 
     async def checkpoint(self, checkpoint: Checkpoint) -> None:
         """Returns once the checkpoint is durable. Raises LeaseLost, or Refused for a child that does not fit."""
@@ -157,10 +159,18 @@ class Pump:
     def stop_claiming(self) -> None:
         self._hungry = frozenset()
 
-    async def close(self) -> None:
-        """Waits until everything that was asked for is written."""
+    @property
+    def paused_seconds(self) -> float:
+        """How long the database has been away; 0 while it answers."""
+        return 0.0 if self._paused_at is None else self._db.clock.monotonic() - self._paused_at
+
+    async def close(self, patience_seconds: float) -> None:
+        """Waits until everything that was asked for is written, unless the database is away for longer than that."""
         while self._cycles:
-            await asyncio.wait(set(self._cycles))
+            await asyncio.wait(set(self._cycles), timeout=CLOSE_LOOK_SECONDS)
+            if self.paused_seconds >= patience_seconds:
+                for cycle in self._cycles:
+                    cycle.cancel()
 
     def _start_cycle(self) -> None:
         if not self._free:
@@ -270,11 +280,11 @@ class Pump:
             await self._cycle(single, None)
 
     def _pause(self, reason: str) -> None:
-        if not self._is_paused:
-            self._is_paused = True
+        if self._paused_at is None:
+            self._paused_at = self._db.clock.monotonic()
             self._owner.on_paused(reason)
 
     def _resume(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
+        if self._paused_at is not None:
+            self._paused_at = None
             self._owner.on_resumed()

@@ -20,13 +20,14 @@ LEASE_INTERVALS = 5
 class Chore:
     """A small loop of its own. `run` is called every `interval_seconds` by the process that leads it.
 
-    `on_outage` is called each time the database is away.
+    `on_outage` is called each time the database is away, or takes `slow_seconds` or more to answer.
     """
 
     name: str
     interval_seconds: float
     run: Callable[[], Awaitable[None]]
     on_outage: Callable[[], None] = lambda: None
+    slow_seconds: float = float("inf")
 
     @property
     def lease_us(self) -> int:
@@ -58,8 +59,12 @@ class Scheduler:
         await self._resign(chore)
 
     async def _turn(self, chore: Chore) -> None:
+        asked = self._db.clock.monotonic()
         try:
-            if await leases.hold(self._db, chore.name, self._holder, lease_us=chore.lease_us):
+            is_leading = await leases.hold(self._db, chore.name, self._holder, lease_us=chore.lease_us)
+            if self._db.clock.monotonic() - asked >= chore.slow_seconds:
+                chore.on_outage()
+            if is_leading:
                 await chore.run()
         except StoreUnavailable as error:
             chore.on_outage()

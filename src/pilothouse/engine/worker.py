@@ -43,6 +43,9 @@ P = ParamSpec("P")
 
 CANCEL_LOOK_SECONDS = 0.1
 
+REGISTER_SECONDS = 1.0
+"""How long to wait before the next try of a worker that could not register."""
+
 CLOSE_SECONDS = 5.0
 """How long a worker tries to say good-bye to a database that is away."""
 
@@ -75,6 +78,7 @@ class Worker:
         self._in_use: Counter[Lane] = Counter()
         self._is_draining = False
         self._is_lost = False
+        self._is_clean = True
         self._wake = asyncio.Event()
         self._hinted: set[str] = set()
         self._looked_for_cancels = 0.0
@@ -182,6 +186,9 @@ class Worker:
                 return self._options.poll_seconds
             return await self._claim_when_due()
         except StoreUnavailable:
+            return self._options.poll_seconds  # the pump tells that the database is away
+        except StoreError as error:
+            self._emitter.emit(WorkerFault(self.id, str(error)))
             return self._options.poll_seconds
 
     def _should_look_for_cancels(self, hinted: set[str]) -> bool:
@@ -272,26 +279,49 @@ class Worker:
         self._wake.set()
 
     async def _drain(self) -> None:
-        """Claims nothing more, lets what runs finish for the drain time, releases the rest at its last checkpoint."""
+        """Claims nothing more, lets what runs finish for the drain time, releases the rest at its last checkpoint.
+
+        What cannot be written because the database stays away is left to the janitor.
+        """
         self._is_draining = True
         self._pump.stop_claiming()
         if self._tasks and not self._is_lost:
             self._emitter.emit(WorkerDraining(self.id, len(self._tasks), self._options.drain_seconds))
             await asyncio.wait(set(self._tasks.values()), timeout=self._options.drain_seconds)
         released = 0
-        while self._tasks:
+        while self._tasks and self._pump.paused_seconds < CLOSE_SECONDS:
             released = max(released, len(self._running))
             for key in tuple(self._running):
                 self._stop_attempt(key, "released", "its worker was stopped")
             await asyncio.wait(set(self._tasks.values()), timeout=0.1)
-        await self._pump.close()
+        self._is_clean = await self._pump.close(CLOSE_SECONDS) and not self._tasks
+        for task in tuple(self._tasks.values()):
+            task.cancel()
         self._emitter.emit(WorkerStopped(self.id, released))
 
     async def _say_goodbye(self) -> None:
-        if self._is_lost:
-            return
+        if self._is_lost or not self._is_clean:
+            return  # the lease runs out, and the janitor takes what may still be held
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._db.transaction(lambda tx: workers.stop(tx, self.id))
         except (StoreError, TimeoutError):
             return  # the janitor ends the lease; it holds nothing any more
+
+
+async def keep_working(
+    db: Database, agents: Mapping[str, Agent], options: WorkerOptions, emitter: Emitter, stop: asyncio.Event
+) -> None:
+    """One worker after the other, until `stop` is set or an operator drains one."""
+    is_done = False
+    while not (is_done or stop.is_set()):
+        worker = Worker(db, agents, options, emitter)
+        try:
+            is_done = await worker.run(stop)
+        except (
+            StoreUnavailable
+        ) as error:  # it could not register; whether it did is unknown, so the next has its own id
+            emitter.emit(WorkerPaused(worker.id, str(error)))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REGISTER_SECONDS):
+                    await stop.wait()

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilothouse.errors import ConfigError, StoreError, StoreUnavailable
+from pilothouse.errors import ConfigError, StoreError, StoreReadOnly, StoreUnavailable
 from pilothouse.store.sqlite_transaction import explain
 
 OLDEST_SQLITE = (3, 39, 0)  # ->>, FULL JOIN, RETURNING
@@ -23,14 +23,22 @@ class SqliteFile:
     def open_writer(self) -> sqlite3.Connection:
         """Creates the file if need be. Raises a StoreError that names why the file cannot be used."""
         require_version(sqlite3.sqlite_version_info)
-        if not self.path.parent.is_dir():
-            raise StoreUnavailable(f"the folder {self.path.parent} of the database does not exist; create it")
+        self._check_folder()
         connection = self._connect()
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
         if mode != "wal":
             connection.close()
             raise StoreError(f"{self.path} cannot have a write-ahead log (mode {mode}); move it to a local disk")
         return connection
+
+    def _check_folder(self) -> None:
+        folder = self.path.parent
+        try:
+            is_there = folder.is_dir()
+        except OSError as error:
+            raise StoreReadOnly(f"the folder {folder} of the database cannot be entered: {error.strerror}") from error
+        if not is_there:
+            raise StoreUnavailable(f"the folder {folder} of the database does not exist; create it")
 
     def open_reader(self) -> sqlite3.Connection:
         connection = self._connect()
