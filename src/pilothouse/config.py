@@ -17,6 +17,7 @@ from pilothouse.errors import ConfigError
 
 TOML_NAME = "pilothouse.toml"
 PREFIX = "PILOTHOUSE_"
+PARENT_VARIABLE = "PILOTHOUSE_PARENT"
 LEASE_RENEWALS = 3
 """A lease lasts at least this many renewals, so that it survives some that fail."""
 
@@ -187,8 +188,13 @@ def environment_names(name: str) -> list[str]:
 
 
 def child_environment(**changes: str) -> dict[str, str]:
-    """This process's environment for a child process, with some variables changed."""
-    return {**os.environ, **changes}
+    """This process's environment for a child process that stops when this one is gone, with some variables changed."""
+    return {**os.environ, PARENT_VARIABLE: str(os.getpid()), **changes}
+
+
+def is_child() -> bool:
+    """Whether the process that made this one's environment still runs; once it was so, it can end."""
+    return os.environ.get(PARENT_VARIABLE) == str(os.getppid())
 
 
 def _environment_name(name: str) -> str | None:

@@ -197,6 +197,8 @@ async def test_log_lines_are_not_repeated_on_replay(start: Start) -> None:
         ctx.log("between", n=1)
         await ctx.sleep("nap", seconds=1)
         ctx.log("after")
+        await ctx.wait_for("go")
+        ctx.log("at last")
         ctx.progress(2, 3)
 
     platform = await start(app)
@@ -205,7 +207,10 @@ async def test_log_lines_are_not_repeated_on_replay(start: Start) -> None:
     await platform.advance(seconds=2)
     await platform.run_until_idle()
 
+    await platform.signal(run_id, "go")
+    await platform.run_until_idle()
+
     timeline = await platform.timeline(run_id)
-    assert [line["message"] for line in timeline["logs"]] == ["before", "between", "after"]
+    assert [line["message"] for line in timeline["logs"]] == ["before", "between", "after", "at last"]
     assert timeline["logs"][1]["fields"] == {"n": 1}
     assert (timeline["run"]["progress_done"], timeline["run"]["progress_total"]) == (2, 3)

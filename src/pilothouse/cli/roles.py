@@ -15,7 +15,7 @@ from pilothouse import payloads
 from pilothouse.cli.output import console
 from pilothouse.cli.sample import sample
 from pilothouse.cli.session import Schema, prepare_schema
-from pilothouse.config import Settings, load_settings
+from pilothouse.config import Settings, is_child, load_settings
 from pilothouse.errors import ConfigError
 from pilothouse.platform import ALL_ROLES, Platform, Role, load_app
 from pilothouse.telemetry.logs import configure_logs
@@ -27,6 +27,8 @@ Reference = Annotated[str | None, Parameter(help='The App, as "module:attribute"
 Host = Annotated[str | None, Parameter(help="Where the API listens.")]
 Port = Annotated[int | None, Parameter(help="The API's port; 0 takes any free one.")]
 Announce = Callable[[Platform], None]
+
+ORPHAN_LOOK_SECONDS = 1.0
 
 
 def up(
@@ -118,10 +120,20 @@ async def _serve_until_stopped(platform: Platform, schema: Schema, announce: Ann
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_exit, stop, number)
+    orphaned = asyncio.create_task(_stop_when_orphaned(stop)) if is_child() else None
     async with platform:
         await asyncio.to_thread(prepare_schema, platform.db, schema)
         announce(platform)
         await platform.serve(stop)
+    if orphaned is not None:
+        orphaned.cancel()
+
+
+async def _stop_when_orphaned(stop: asyncio.Event) -> None:
+    """A process whose keeper was killed would go on for ever beside those of the next keeper."""
+    while is_child():  # noqa: ASYNC110 - no event tells of it everywhere
+        await asyncio.sleep(ORPHAN_LOOK_SECONDS)
+    stop.set()
 
 
 def _stop_or_exit(stop: asyncio.Event, number: int) -> None:

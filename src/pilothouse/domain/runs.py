@@ -44,10 +44,6 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 """Every allowed change of state; the database refuses any other by trigger."""
 
 
-def is_allowed(before: RunState, after: RunState) -> bool:
-    return after in TRANSITIONS[before]
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a run may spend: attempts that end in failure, and attempts lost with their worker."""

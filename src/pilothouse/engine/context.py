@@ -230,7 +230,7 @@ class Context:
 
     def log(self, message: str, *, level: str = "info", **fields: Any) -> None:
         """Writes a line to the run's own log. Not written again while earlier attempts are replayed."""
-        if self._attempt.journal.is_replaying or self._attempt.stop_reason is not None:
+        if self._attempt.stop_reason is not None or not self._attempt.journal.should_log():
             return
         claim = self._attempt.claim
         text = encode_result(fields, None, "log")

@@ -11,7 +11,7 @@ from typing import Any
 from pilothouse import payloads
 from pilothouse.control.attempts import ClaimedRun, Settlement
 from pilothouse.domain.outcomes import Cancel, Fatal, Retry, Snooze
-from pilothouse.domain.runs import Ending, Limits, Spent, next_state
+from pilothouse.domain.runs import AttemptOutcome, Ending, Limits, Spent, next_state
 from pilothouse.engine.agent import Agent
 from pilothouse.engine.attempt import Attempt, Services, StopReason
 from pilothouse.engine.failures import describe_error, failed_steps
@@ -31,7 +31,7 @@ from pilothouse.errors import (
     StoreError,
     Suspend,
 )
-from pilothouse.store.database import Row
+from pilothouse.store.database import Transaction
 from pilothouse.telemetry.events import HandlerAbandoned, RunDropped, RunSettled
 
 
@@ -68,12 +68,17 @@ async def run(claim: ClaimedRun, agent: Agent, services: Services, hooks: Hooks)
 
 async def load(claim: ClaimedRun, agent: Agent, services: Services) -> Attempt:
     """The attempt with the checkpoints of those before it; the first one has none to read."""
-    checkpoints: list[Row] = []
-    if claim.attempt > 1:
-        checkpoints = await patiently(
-            lambda: services.db.read(lambda tx: tx.fetch_all("checkpoints_of_run", run_id=claim.run_id))
-        )
-    return Attempt(claim, agent, services, Journal(checkpoints))
+    if claim.attempt == 1:
+        return Attempt(claim, agent, services, Journal(()))
+    journal = await patiently(lambda: services.db.read(lambda tx: _read_journal(tx, claim)))
+    return Attempt(claim, agent, services, journal)
+
+
+def _read_journal(tx: Transaction, claim: ClaimedRun) -> Journal:
+    before = tx.fetch_one("resume_point", run_id=claim.run_id, number=claim.attempt - 1)
+    was_suspended = before is not None and before["state"] == AttemptOutcome.SUSPENDED
+    checkpoints = tx.fetch_all("checkpoints_of_run", run_id=claim.run_id)
+    return Journal(checkpoints, lines_logged=before["lines"] if before and was_suspended else 0)
 
 
 async def _finish(attempt: Attempt, ended: Ended) -> None:

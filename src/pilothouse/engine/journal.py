@@ -34,7 +34,8 @@ class StepRequest:
 class Journal:
     """The finished steps of a run's earlier attempts, and the keys that this attempt has used."""
 
-    def __init__(self, checkpoints: Iterable[Row]) -> None:
+    def __init__(self, checkpoints: Iterable[Row], *, lines_logged: int = 0) -> None:
+        self._lines_to_skip = lines_logged
         self._stored = {row["key"]: row for row in checkpoints}
         self._used: set[str] = set()
         self._to_replay = {key for key, row in self._stored.items() if row["state"] != "retryable"}
@@ -45,6 +46,13 @@ class Journal:
     def is_replaying(self) -> bool:
         """Whether an answer of an earlier attempt is still to come."""
         return bool(self._to_replay)
+
+    def should_log(self) -> bool:
+        """Whether a line is new. Lines on the way to where an earlier attempt was suspended have been written."""
+        if self._lines_to_skip > 0:
+            self._lines_to_skip -= 1
+            return False
+        return not self.is_replaying
 
     def open(self, name: str, kind: str, request: Any) -> tuple[StepRequest, Row | None]:
         """The request of a step and the checkpoint that answers it, if there is one.

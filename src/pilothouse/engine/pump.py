@@ -159,18 +159,30 @@ class Pump:
     def stop_claiming(self) -> None:
         self._hungry = frozenset()
 
+    def pause(self, reason: str) -> None:
+        """The database is away; said once, until it answers again."""
+        if self._paused_at is None:
+            self._paused_at = self._db.clock.monotonic()
+            self._owner.on_paused(reason)
+
+    def note_answer(self) -> None:
+        """A read was answered. While a cycle is under way that says nothing: what reads may still not write."""
+        if not self._cycles:
+            self._resume()
+
     @property
     def paused_seconds(self) -> float:
         """How long the database has been away; 0 while it answers."""
         return 0.0 if self._paused_at is None else self._db.clock.monotonic() - self._paused_at
 
-    async def close(self, patience_seconds: float) -> None:
-        """Waits until everything that was asked for is written, unless the database is away for longer than that."""
-        while self._cycles:
+    async def close(self, patience_seconds: float) -> bool:
+        """Waits until everything that was asked for is written; False where the database stayed away for too long."""
+        while self._cycles and self.paused_seconds < patience_seconds:
             await asyncio.wait(set(self._cycles), timeout=CLOSE_LOOK_SECONDS)
-            if self.paused_seconds >= patience_seconds:
-                for cycle in self._cycles:
-                    cycle.cancel()
+        is_written = not self._cycles
+        for cycle in tuple(self._cycles):
+            cycle.cancel()
+        return is_written
 
     def _start_cycle(self) -> None:
         if not self._free:
@@ -205,6 +217,7 @@ class Pump:
         try:
             written = await self._write(load, demand)
         except LeaseLost as error:
+            self._resume()
             load.fail(error)
             self._hungry = frozenset()
             self._owner.on_lease_lost()
@@ -223,12 +236,12 @@ class Pump:
         Only what is known not to have taken place is tried again: a claim that nobody hears of would hold its run.
         """
         silence = asyncio.get_running_loop().call_later(
-            SILENCE_SECONDS, self._pause, f"the database has not answered for {SILENCE_SECONDS:.0f} s"
+            SILENCE_SECONDS, self.pause, f"the database has not answered for {SILENCE_SECONDS:.0f} s"
         )
         try:
             written = await patiently(
                 lambda: self._db.transaction(lambda tx: self._work(tx, load, demand), is_patient=True),
-                on_pause=self._pause,
+                on_pause=self.pause,
             )
         finally:
             silence.cancel()
@@ -278,11 +291,6 @@ class Pump:
         self._hungry = frozenset(Lane)
         for single in load.split():
             await self._cycle(single, None)
-
-    def _pause(self, reason: str) -> None:
-        if self._paused_at is None:
-            self._paused_at = self._db.clock.monotonic()
-            self._owner.on_paused(reason)
 
     def _resume(self) -> None:
         if self._paused_at is not None:

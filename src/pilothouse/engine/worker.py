@@ -185,8 +185,9 @@ class Worker:
                 self._pump.claim()
                 return self._options.poll_seconds
             return await self._claim_when_due()
-        except StoreUnavailable:
-            return self._options.poll_seconds  # the pump tells that the database is away
+        except StoreUnavailable as error:
+            self._pump.pause(str(error))
+            return self._options.poll_seconds
         except StoreError as error:
             self._emitter.emit(WorkerFault(self.id, str(error)))
             return self._options.poll_seconds
@@ -212,6 +213,7 @@ class Worker:
     async def _next_due(self) -> tuple[int | None, int]:
         lanes, agents = payloads.encode(list(LANE_ORDER)), payloads.encode(sorted(self._agents))
         row = await self._db.read(lambda tx: tx.fetch_one("next_due", lanes=lanes, agents=agents))
+        self._pump.note_answer()
         assert row is not None
         return row["due_at"], row["now"]
 
@@ -318,9 +320,7 @@ async def keep_working(
         worker = Worker(db, agents, options, emitter)
         try:
             is_done = await worker.run(stop)
-        except (
-            StoreUnavailable
-        ) as error:  # it could not register; whether it did is unknown, so the next has its own id
+        except StoreUnavailable as error:  # nobody knows whether it registered, so the next one has an id of its own
             emitter.emit(WorkerPaused(worker.id, str(error)))
             with suppress(TimeoutError):
                 async with asyncio.timeout(REGISTER_SECONDS):

@@ -20,3 +20,8 @@ ORDER BY attempts.run_id
 
 -- name: attempts_of_run
 SELECT * FROM attempts WHERE run_id = :run_id ORDER BY number
+
+-- name: resume_point
+-- How an attempt ended, and how many lines its run has logged by then.
+SELECT state, (SELECT count(*) FROM run_logs WHERE run_logs.run_id = attempts.run_id) AS lines
+FROM attempts WHERE run_id = :run_id AND number = :number

@@ -187,7 +187,8 @@ RETURNING runs.id, tenant, agent, lane, attempt
 -- The running runs of a worker whose cancel was asked for.
 SELECT runs.id, runs.attempt FROM runs
 JOIN attempts ON attempts.run_id = runs.id AND attempts.number = runs.attempt
-WHERE runs.state = 'running' AND runs.cancel_requested_at IS NOT NULL AND attempts.worker_id = :worker_id
+WHERE runs.state = 'running' AND runs.cancel_requested_at IS NOT NULL
+    AND attempts.worker_id = :worker_id AND attempts.state = 'running'
 
 -- name: redrive_runs
 UPDATE runs
@@ -232,4 +233,8 @@ SELECT :now AS now
 
 -- name: busy_run
 -- Any run that is running or due.
-SELECT id FROM runs WHERE state = 'running' OR available_at <= :now LIMIT 1
+SELECT id FROM (
+    SELECT id FROM runs WHERE state = 'running'
+    UNION ALL
+    SELECT id FROM runs WHERE available_at <= :now
+) AS busy LIMIT 1

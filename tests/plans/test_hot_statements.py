@@ -1,0 +1,107 @@
+"""The hot statements use their indexes, and touch as many rows as they return, however many others there are."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pilothouse.control.attempts import claim_runs
+from pilothouse.store.database import Database
+from tests.control.steps import card, claim, demand, ended, register, request, settle, start_worker, submit, submit_all
+
+SCAN = re.compile(r"SCAN (runs|due|attempts)\b(?! USING)|Seq Scan on (runs|attempts)")
+HOT = ("pick_runs", "next_due", "oldest_due", "cancelling_runs", "expired_workers", "list_dead")
+
+
+@pytest.fixture
+def crowded(database: Database) -> Database:
+    """Thousands of runs: of another agent, ended ones, delayed ones, and some that are due."""
+    register(database, card("echo"), card("other"))
+    worker = start_worker(database)
+    for _ in range(6):
+        submit_all(database, *(request() for _ in range(500)))
+        settle(database, *(ended(run) for run in claim(database, worker, wanted=demand(normal=500))))
+    for _ in range(4):
+        submit_all(database, *(request("other") for _ in range(500)))
+        submit_all(database, *(request(available_at=2**60, priority=9) for _ in range(500)))
+    submit_all(database, *(request() for _ in range(20)))
+    analyze = "ANALYZE"
+    database.administer(lambda tx: tx.execute(analyze))
+    return database
+
+
+def test_a_claim_behind_thousands_of_others_takes_what_is_due(crowded: Database) -> None:
+    worker = start_worker(crowded)
+
+    claimed = crowded.transaction_blocking(lambda tx: claim_runs(tx, worker, demand(normal=50), ["echo"]))
+
+    assert len(claimed) == 20
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_a_hot_statement_never_scans_the_runs(crowded: Database, name: str) -> None:
+    plan = explain(crowded, name)
+
+    scans = [
+        line for line in plan if re.search(r"SCAN (runs|due|attempts)\b(?! USING)|Seq Scan on (runs|attempts)", line)
+    ]
+    assert not scans, "\n".join(plan)
+
+
+def test_suspended_runs_are_in_no_index_of_the_claim(database: Database) -> None:
+    from pilothouse.control.waits import Wait
+
+    register(database, card("echo"))
+    worker = start_worker(database)
+    for _ in range(4):
+        submit_all(database, *(request() for _ in range(500)))
+        runs = claim(database, worker, wanted=demand(normal=500))
+        settle(database, *(ended(run, "suspended", waits=(Wait("signal", "go", "g"),)) for run in runs))
+    due = submit(database)
+
+    (row,) = database.administer(
+        lambda tx: tx.fetch_all("SELECT count(*) AS found FROM runs WHERE available_at IS NOT NULL")
+    )
+
+    assert row["found"] == 1
+    assert [run.run_id for run in claim(database, worker)] == [due]
+
+
+VALUES = {
+    "room": '\'[{"lane":"normal","reserved":5,"rank":1}]\'',
+    "agents": "'[\"echo\"]'",
+    "lanes": "'[\"normal\"]'",
+    "shared": "0",
+    "most": "5",
+    "ageing_us": "60000000",
+    "now": "1900000000000000",
+    "lane": "'normal'",
+    "agent": "'echo'",
+    "worker_id": "'w'",
+    "limit": "10",
+    "after": "NULL",
+    "tenant": "NULL",
+    "error_type": "NULL",
+}
+
+
+def explain(db: Database, name: str) -> list[str]:
+    """The plan of a statement as it stands in its file, with literals for its parameters."""
+    prefix = "EXPLAIN QUERY PLAN " if db.dialect == "sqlite" else "EXPLAIN "
+    sql = re.sub(r"(?<!:):([a-z_]+)", lambda match: VALUES[match[1]], source_of(db, name))
+    rows = db.administer(lambda tx: tx.fetch_all(prefix + sql))
+    return [str(row.get("detail") or row.get("QUERY PLAN")) for row in rows]
+
+
+def source_of(db: Database, name: str) -> str:
+    from importlib.resources import files
+
+    folder = files("pilothouse.store").joinpath("sql")
+    blocks: dict[str, str] = {}
+    for file in sorted(folder.iterdir(), key=lambda each: each.name.count(".")):
+        if file.name.endswith(".sql") and file.name.split(".")[1] in ("sql", db.dialect):
+            for block in re.split(r"^-- name: ", file.read_text("utf-8"), flags=re.MULTILINE)[1:]:
+                title, _, body = block.partition("\n")
+                blocks[title.strip()] = "\n".join(line for line in body.splitlines() if not line.startswith("--"))
+    return blocks[name]
