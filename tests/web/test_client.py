@@ -81,7 +81,11 @@ async def test_both_clients_submit_and_wait(url: str) -> None:
 
 
 async def test_many_runs_have_an_answer_each(url: str) -> None:
-    requests = [{"agent": "double", "input": {"n": 1}}, {"agent": "double", "input": {}}, {"agent": "nobody"}]
+    requests: list[dict[str, Any]] = [
+        {"agent": "double", "input": {"n": 1}},
+        {"agent": "double", "input": {}},
+        {"agent": "nobody"},
+    ]
     async with AsyncClient(url) as client:
         answers = await client.submit_many(requests)
     with Client(url) as blocking:

@@ -1,0 +1,129 @@
+"""`python -m bench [--store sqlite|postgres] [--scale 1.0] [--postgres-url URL]`: a table, and JSON beside it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import statistics
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import floor, product
+from tests.postgres_server import close_run_directory, create_server, open_run_directory
+
+RESULTS = Path(__file__).parent / "results.json"
+ROUNDS = 3
+SUBMITS = {"submits, one caller": 1, "submits, 64 callers": 64, "submits, batches": 500}
+"""What is measured, and how many rows the floor commits at once beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measure on one store. `floor` is None where the least SQL says nothing about it."""
+
+    store: str
+    name: str
+    unit: str
+    value: float
+    floor: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        return None if self.floor is None else self.value / self.floor
+
+
+def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
+    """The median of several rounds, each on a new database."""
+    runs, batch = int(6000 * scale), product.SLOTS
+    drained = [asyncio.run(product.drain_rate(new_url(), "noop", runs)) for _ in range(ROUNDS)]
+    drain_floor = [floor.drain_rates(new_url(), runs, batch, 0)[0] for _ in range(ROUNDS)]
+    yield Figure(store, "no-op runs drained", "/s", statistics.median(drained), statistics.median(drain_floor))
+    with_steps = [10 * asyncio.run(product.drain_rate(new_url(), "ten_steps", runs // 10)) for _ in range(ROUNDS)]
+    step_floor = [floor.drain_rates(new_url(), runs // 10, batch, 10)[1] for _ in range(ROUNDS)]
+    yield Figure(store, "checkpoints", "/s", statistics.median(with_steps), statistics.median(step_floor))
+    yield from _submits(store, new_url, runs)
+    median, worst = asyncio.run(product.pick_up_ms(new_url(), int(200 * scale) or 1))
+    yield Figure(store, "pick-up, median", "ms", median)
+    yield Figure(store, "pick-up, 99th percentile", "ms", worst)
+
+
+def _submits(store: str, new_url: Callable[[], str], runs: int) -> Iterator[Figure]:
+    rates = [asyncio.run(product.submit_rates(new_url(), runs)) for _ in range(ROUNDS)]
+    for name, index, batch in (
+        ("submits, one caller", 0, 1),
+        ("submits, 64 callers", 1, 64),
+        ("submits, batches", 2, 500),
+    ):
+        count = runs // 10 if batch == 1 else runs
+        least = statistics.median(floor.submit_rate(new_url(), count, batch) for _ in range(ROUNDS))
+        yield Figure(store, name, "/s", statistics.median(rate[index] for rate in rates), least)
+
+
+@contextmanager
+def sqlite_urls() -> Iterator[Callable[[], str]]:
+    folder = Path(tempfile.mkdtemp(prefix="pilothouse-bench-"))
+    yield lambda: f"sqlite:///{folder / uuid.uuid4().hex}.db"
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def postgres_urls(given: str | None) -> Iterator[Callable[[], str]]:
+    """New databases on the server of `given`, or on one that is started for this."""
+    directory, descriptor = open_run_directory()
+    url = given or create_server(directory).url()
+    try:
+        yield lambda: _new_database(url)
+    finally:
+        close_run_directory(directory, descriptor)
+
+
+def _new_database(url: str) -> str:
+    import psycopg
+
+    name = f"bench_{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}".encode())
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def show(figures: list[Figure]) -> None:
+    table = Table("store", "measure")
+    for heading in ("figure", "floor", "ratio"):
+        table.add_column(heading, justify="right")
+    for figure in figures:
+        least = "" if figure.floor is None else f"{figure.floor:,.0f}{figure.unit}"
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+        digits = 1 if figure.unit == "ms" else 0
+        table.add_row(figure.store, figure.name, f"{figure.value:,.{digits}f} {figure.unit}", least, ratio)
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--store", choices=("sqlite", "postgres"))
+    parser.add_argument("--scale", type=float, default=1.0, help="how much of the full amount of work")
+    parser.add_argument("--postgres-url", help="a server to measure on, instead of one that is started for this")
+    options = parser.parse_args()
+    figures: list[Figure] = []
+    if options.store != "postgres":
+        with sqlite_urls() as new_url:
+            figures += measure("SQLite", new_url, options.scale)
+    if options.store != "sqlite":
+        with postgres_urls(options.postgres_url) as new_url:
+            figures += measure("PostgreSQL", new_url, options.scale)
+    show(figures)
+    RESULTS.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The same through Pilothouse: its verbs, its worker, its clients of one process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pilothouse import App, Context
+from pilothouse.control import agents
+from pilothouse.control.runs import Request, Submitter
+from pilothouse.domain.lanes import Lane, Slots
+from pilothouse.engine.lease import LeaseTerms
+from pilothouse.engine.worker import Worker, WorkerOptions
+from pilothouse.store.database import Database, open_database
+from pilothouse.store.migrations import migrate
+from pilothouse.telemetry.events import Emitter
+
+SLOTS = 256
+app = App("bench")
+picked_up: list[float] = []
+
+
+async def one() -> int:
+    return 1
+
+
+@app.agent
+async def noop(ctx: Context) -> None:
+    picked_up.append(time.perf_counter())
+
+
+@app.agent
+async def ten_steps(ctx: Context) -> None:
+    for number in range(10):
+        await ctx.step(f"step-{number}", one)
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    db = open_database(url)
+    await asyncio.to_thread(db.start)
+    await asyncio.to_thread(migrate, db)
+    cards = [agent.card(app.name, 300.0) for agent in app.agents.values()]
+    await db.transaction(lambda tx: agents.register(tx, cards, principal="bench"))
+    yield db
+    await asyncio.to_thread(db.close)
+
+
+@asynccontextmanager
+async def working(db: Database) -> AsyncIterator[None]:
+    slots = Slots({Lane.CRITICAL: 0, Lane.NORMAL: SLOTS, Lane.LOW: 0}, 0)
+    options = WorkerOptions("bench", slots, LeaseTerms(15_000_000, 3.0), 0.5, 5.0, 300.0)
+    stop = asyncio.Event()
+    worker = asyncio.create_task(Worker(db, app.agents, options, Emitter()).run(stop))
+    yield
+    stop.set()
+    await worker
+
+
+def request(agent: str) -> Request:
+    return Request(agent, {}, principal="bench")
+
+
+async def submit_batches(submitter: Submitter, agent: str, count: int) -> None:
+    for start in range(0, count, 500):
+        await submitter.submit_batch([request(agent) for _ in range(min(500, count - start))])
+
+
+async def until_idle(db: Database) -> None:
+    while await db.read(lambda tx: tx.fetch_one("busy_run")) is not None:  # noqa: ASYNC110 - the database is asked
+        await asyncio.sleep(0.01)
+
+
+async def drain_rate(url: str, agent: str, count: int) -> float:
+    """Runs per second from the worker's start to the last settle."""
+    async with opened(url) as db:
+        await submit_batches(Submitter(db), agent, count)
+        started = time.perf_counter()
+        async with working(db):
+            await until_idle(db)
+            return count / (time.perf_counter() - started)
+
+
+async def submit_rates(url: str, count: int) -> tuple[float, float, float]:
+    """Submits per second: one caller, 64 callers at once, batches of 500."""
+    async with opened(url) as db:
+        submitter = Submitter(db)
+        started = time.perf_counter()
+        for _ in range(count // 10):
+            await submitter.submit(request("noop"))
+        one_caller = count // 10 / (time.perf_counter() - started)
+
+        async def caller() -> None:
+            for _ in range(count // 64):
+                await submitter.submit(request("noop"))
+
+        started = time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(64)))
+        many_callers = count // 64 * 64 / (time.perf_counter() - started)
+        started = time.perf_counter()
+        await submit_batches(submitter, "noop", count)
+        return one_caller, many_callers, count / (time.perf_counter() - started)
+
+
+async def pick_up_ms(url: str, count: int) -> tuple[float, float]:
+    """Median and 99th percentile from submit to the handler's first line, on an idle worker of the same process."""
+    async with opened(url) as db, working(db):
+        submitter, waits = Submitter(db), []
+        await asyncio.sleep(0.5)
+        for _ in range(count):
+            picked_up.clear()
+            started = time.perf_counter()
+            await submitter.submit(request("noop"))
+            while not picked_up:  # noqa: ASYNC110 - the handler of the same loop appends
+                await asyncio.sleep(0)
+            waits.append((picked_up[0] - started) * 1000)
+            await until_idle(db)
+    waits.sort()
+    return waits[len(waits) // 2], waits[int(len(waits) * 0.99)]
