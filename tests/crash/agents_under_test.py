@@ -1,12 +1,14 @@
-"""Agents whose steps leave evidence outside of the database: a line in a file for each execution."""
+"""Agents whose steps leave evidence outside of the database: a line in a file, opened with O_APPEND, per execution."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, Literal
 
 from pilothouse import App, Context
 
@@ -15,42 +17,76 @@ app = App("under-test")
 EVIDENCE = Path(os.environ.get("EVIDENCE_FILE", os.devnull))
 GATE = Path(os.environ.get("GATE_FILE", os.devnull))
 LOOK_SECONDS = 0.01
+MANY = 100
 
 
-def leave_evidence(ctx: Context, step: str) -> Callable[[], int]:
+def note(ctx: Context, step: str) -> None:
+    """One line, written at once or not at all."""
+    with EVIDENCE.open("ab", buffering=0) as file:
+        file.write(f"{ctx.run_id} {step} {ctx.attempt} {os.getpid()}\n".encode())
+
+
+def leave_evidence(ctx: Context, step: str, seconds: float = 0.0) -> Callable[[], int]:
     """A step's function. The attempt is no argument of it: the next attempt must ask for the same step."""
 
     def execute() -> int:
-        """One line, written at once or not at all."""
-        with EVIDENCE.open("ab", buffering=0) as file:
-            file.write(f"{ctx.run_id} {step} {ctx.attempt}\n".encode())
+        note(ctx, step)
+        time.sleep(seconds)
         return ctx.attempt
 
     return execute
 
 
-@app.agent(max_losses=50)
-async def worker_bee(ctx: Context, steps: int = 5, pause_seconds: float = 0.01) -> int:
-    """Some steps with a little time in between, so that a kill finds it anywhere."""
+def pass_gate(ctx: Context, step: str) -> Callable[[], Coroutine[Any, Any, int]]:
+    """A step's function that ends when the gate file is there."""
+
+    async def execute() -> int:
+        note(ctx, step)
+        while not GATE.exists():  # noqa: ASYNC110, ASYNC240 - the gate is a file
+            await asyncio.sleep(LOOK_SECONDS)
+        return ctx.attempt
+
+    return execute
+
+
+@app.agent(max_losses=MANY)
+async def worker_bee(
+    ctx: Context, steps: int = 5, pause_seconds: float = 0.01, step_seconds: float = 0.0
+) -> dict[str, int]:
+    """Which attempt executed each step. Time passes inside of steps and between, so that a kill finds it anywhere."""
+    executed_by = {}
     for number in range(steps):
-        await ctx.step(f"step-{number}", leave_evidence(ctx, f"step-{number}"))
+        step = f"step-{number}"
+        executed_by[step] = await ctx.step(step, leave_evidence(ctx, step, step_seconds))
         await asyncio.sleep(pause_seconds)
-    return steps
+    return executed_by
 
 
-@app.agent(max_losses=50)
-async def gated(ctx: Context) -> str:
-    """One step, then it holds its slot until the gate file is there, then another step."""
-    await ctx.step("before", leave_evidence(ctx, "before"))
-    while not GATE.exists():  # noqa: ASYNC110, ASYNC240 - the gate is a file
-        await asyncio.sleep(LOOK_SECONDS)
-    await ctx.step("after", leave_evidence(ctx, "after"))
-    return "done"
+@app.agent(max_losses=MANY)
+async def queen(ctx: Context, children: int) -> list[dict[str, int]]:
+    """Starts bees and waits for all of them, suspended."""
+    started = await ctx.start_many("bees", "worker_bee", [{"steps": 2}] * children)
+    outcomes: list[dict[str, int]] = await ctx.results("outcomes", started)
+    return outcomes
+
+
+@app.agent(max_losses=MANY)
+async def gated(ctx: Context) -> list[int]:
+    """One step, then a second that holds its slot until the gate file is there, then a third."""
+    return [
+        await ctx.step("before", leave_evidence(ctx, "before")),
+        await ctx.step("gate", pass_gate(ctx, "gate")),
+        await ctx.step("after", leave_evidence(ctx, "after")),
+    ]
 
 
 @app.agent(max_losses=3)
-async def poison(ctx: Context) -> None:
+async def poison(ctx: Context, way: Literal["exit", "kill"]) -> None:
     """Takes its worker along."""
+    await ctx.step("before", leave_evidence(ctx, "before"))
+    note(ctx, way)
+    if way == "exit":
+        os._exit(1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -62,3 +98,9 @@ async def stubborn(ctx: Context) -> None:
             await asyncio.sleep(0.01)
         except BaseException:  # noqa: BLE001 - what it is for
             continue
+
+
+@app.agent
+async def unstorable(ctx: Context) -> object:
+    await ctx.step("before", leave_evidence(ctx, "before"))
+    return object()
