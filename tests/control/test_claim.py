@@ -94,7 +94,7 @@ def frozen(database_url: str) -> tuple[Database, FrozenClock]:
 def test_low_never_starves_for_ever(frozen: tuple[Database, FrozenClock]) -> None:
     db, clock = frozen
     worker = start_worker(db, lease_us=10**12)
-    fill(db, low=1)
+    fill(db, low=1, critical=3)
     rounds = 0
 
     while not (low := lanes_of(claim(db, worker, wanted=demand(critical=0, normal=0, low=0, shared=2)))["low"]):
@@ -104,6 +104,7 @@ def test_low_never_starves_for_ever(frozen: tuple[Database, FrozenClock]) -> Non
         assert rounds < 10, "a critical flood keeps low waiting for ever"
 
     assert low == 1
+    assert rounds > 1, "low went before critical at once, so this shows nothing"
     db.close()
 
 

@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
-from pilothouse.control import runs, signals
+from pilothouse.control import attempts, runs, signals
 from pilothouse.control.attempts import ClaimedRun
 from pilothouse.control.waits import Wait
 from pilothouse.errors import Conflict, NotFound
-from pilothouse.store.database import Database
+from pilothouse.store.database import Database, Transaction
 from tests.control.steps import checkpoint, claim, ended, request, run_of, settle, state_of, submit, write
+
+HOLD_SECONDS = 2.0
 
 
 def send(db: Database, run_id: str, name: str, payload: object = None) -> bool:
@@ -177,6 +179,54 @@ def test_going_to_sleep_while_the_signal_comes_misses_nothing(db: Database, work
 
         assert is_awake(db, run.run_id)
         settle(db, *(ended(each) for each in claim(db, worker)))
+
+
+def test_a_child_that_ends_unseen_while_its_parent_goes_to_sleep_wakes_it(db: Database, worker: str) -> None:
+    parent, (child,) = parent_with_children(db, worker, 1)
+    has_settled, may_commit = threading.Event(), threading.Event()
+
+    def settle_slowly(tx: Transaction) -> None:
+        attempts.settle_attempts(tx, [ended(child)], principal="test")
+        tx.fetch_one("current_instant")  # what was sent has arrived
+        has_settled.set()
+        may_commit.wait(HOLD_SECONDS)
+
+    ending = threading.Thread(target=db.transaction_blocking, args=(settle_slowly,))
+    ending.start()
+    has_settled.wait()
+    sleeping = threading.Thread(target=suspend, args=(db, parent, Wait("child", child.run_id, "all")))
+    sleeping.start()
+    sleeping.join(HOLD_SECONDS / 4)
+    may_commit.set()
+    ending.join()
+    sleeping.join()
+
+    assert is_awake(db, parent.run_id)
+
+
+def test_a_signal_that_comes_unseen_while_the_run_goes_to_sleep_wakes_it(db: Database, worker: str) -> None:
+    submit(db)
+    (run,) = claim(db, worker)
+    has_settled, may_commit = threading.Event(), threading.Event()
+
+    def suspend_slowly(tx: Transaction) -> None:
+        waits = (Wait("signal", "go", "g"),)
+        attempts.settle_attempts(tx, [ended(run, "suspended", waits=waits)], principal="test")
+        tx.fetch_one("current_instant")
+        has_settled.set()
+        may_commit.wait(HOLD_SECONDS)
+
+    sleeping = threading.Thread(target=db.transaction_blocking, args=(suspend_slowly,))
+    sleeping.start()
+    has_settled.wait()
+    sending = threading.Thread(target=send, args=(db, run.run_id, "go"))
+    sending.start()
+    sending.join(HOLD_SECONDS / 4)
+    may_commit.set()
+    sleeping.join()
+    sending.join()
+
+    assert is_awake(db, run.run_id)
 
 
 def at_once(*works: Callable[[], object]) -> None:

@@ -264,8 +264,7 @@ def write_progress(tx: Transaction, progress: Mapping[AttemptKey, tuple[int, int
 def settle_attempts(tx: Transaction, settlements: Sequence[Settlement], *, principal: str) -> set[AttemptKey]:
     """Ends attempts and moves their runs on; returns those that were still theirs to end.
 
-    Locks every run that changes or is looked at together, in one order: a child's end and its parent's going to
-    sleep see each other, whichever comes first.
+    A child's end and its parent's going to sleep see each other, whichever comes first.
     """
     if not settlements:
         return set()
@@ -285,11 +284,13 @@ def settle_attempts(tx: Transaction, settlements: Sequence[Settlement], *, princ
 
 
 def lock_families(tx: Transaction, settlements: Sequence[Settlement], also: Sequence[str] = ()) -> None:
-    """Locks the runs that are settled, their parents and what they wait for, and `also` others, all at once."""
+    """Locks the runs that are settled, their parents, and `also` others, in one order and before any is changed.
+
+    A parent's row is what its going to sleep and its children's ends meet at: whichever comes second sees the first.
+    """
     parents = [s.parent_id for s in settlements if s.parent_id and s.next.state in TERMINAL]
-    children = [wait.name for s in settlements for wait in s.waits if wait.kind == "child"]
-    if parents or children or also:
-        waits.lock_runs(tx, [*parents, *children, *also, *(s.run_id for s in settlements)])
+    if parents or also:
+        waits.lock_runs(tx, [*parents, *also, *(s.run_id for s in settlements)])
 
 
 def _settle_row(s: Settlement) -> Row:

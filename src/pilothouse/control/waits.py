@@ -29,7 +29,7 @@ def lock_runs(tx: Transaction, ids: Iterable[str]) -> None:
 def add_waits(tx: Transaction, run_id: str, attempt: int, waits: Sequence[Wait]) -> None:
     """Records what a run that was just suspended waits for, and wakes it if that has happened meanwhile.
 
-    The rows of the run and of its children are locked by the caller, so nothing can happen in between unseen.
+    The run's row is locked by the caller, and whoever wakes it takes it too, so nothing can happen in between unseen.
     """
     if not waits:
         return

@@ -1,5 +1,5 @@
 -- name: insert_waits
--- Only what has not happened yet is waited for; the rows of the runs involved are locked by now.
+-- Only what has not happened yet is waited for; the row of the run is locked by now.
 INSERT INTO waits (run_id, kind, name, wait_group)
 SELECT item.run_id, item.kind, item.name, item.wait_group
 FROM @rows(run_id text, attempt integer, kind text, name text, wait_group text) AS item
