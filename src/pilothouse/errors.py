@@ -29,6 +29,10 @@ class StoreUnavailable(StoreError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class OutcomeUnknown(StoreUnavailable):
+    """The database went away during a commit, and nobody can tell any more whether the change took place."""
+
+
 class StoreFull(StoreUnavailable):
     """The disk under the database is full."""
 

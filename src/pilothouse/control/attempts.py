@@ -344,6 +344,28 @@ def _record_settled(
     audit.record(tx, entries)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is found of a transaction whose outcome is unknown. `held`: every run that its worker holds."""
+
+    stored: set[tuple[str, str]]
+    ended: set[AttemptKey]
+    held: list[ClaimedRun]
+
+
+def find_written(
+    tx: Transaction, worker_id: str, checkpoints: Sequence[Checkpoint], settlements: Sequence[Settlement]
+) -> Found:
+    """Which of the checkpoints, as (run id, key), and which of the settlements this worker's attempts have written."""
+    keys = [{"run_id": c.run_id, "key": c.key, "attempt": c.attempt} for c in checkpoints]
+    numbers = [{"run_id": s.run_id, "number": s.attempt} for s in settlements]
+    return Found(
+        stored={(row["run_id"], row["key"]) for row in tx.fetch_many("own_checkpoints", keys)},
+        ended={(row["run_id"], row["number"]) for row in tx.fetch_many("ended_attempts", numbers)},
+        held=[_claimed(row) for row in tx.fetch_all("held_runs", worker_id=worker_id)],
+    )
+
+
 def reap_workers(tx: Transaction, *, principal: str) -> list[AttemptKey]:
     """Ends the lease of workers that stopped renewing it; their attempts are lost and their runs go on elsewhere."""
     reaped: list[AttemptKey] = []

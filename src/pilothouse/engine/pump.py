@@ -17,7 +17,7 @@ from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogL
 from pilothouse.domain.lanes import Demand, Lane
 from pilothouse.domain.runs import RunState
 from pilothouse.engine.patience import patiently
-from pilothouse.errors import LeaseLost
+from pilothouse.errors import LeaseLost, OutcomeUnknown
 from pilothouse.store.database import Database, Transaction
 
 CYCLE_LIMIT = 500
@@ -101,11 +101,13 @@ class _Written:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The worker behind a pump. `demand` says what it can take now; the others tell it what happened."""
+    """The worker behind a pump. `demand` says what it can take now, `holds` whether it knows of an attempt as its own;
+    the others tell it what happened."""
 
     worker_id: str
     agents: Sequence[str]
     demand: Callable[[], Demand]
+    holds: Callable[[AttemptKey], bool]
     on_claimed: Callable[[list[ClaimedRun]], None]
     on_lease_lost: Callable[[], None]
     on_paused: Callable[[str], None]
@@ -233,20 +235,47 @@ class Pump:
     async def _write(self, load: _Load, demand: Demand | None) -> _Written:
         """One transaction; while the database is away it is tried again, and nothing is forgotten.
 
-        Only what is known not to have taken place is tried again: a claim that nobody hears of would hold its run.
+        Only what has not taken place is tried again: a claim that nobody hears of would hold its run for ever.
         """
         silence = asyncio.get_running_loop().call_later(
             SILENCE_SECONDS, self.pause, f"the database has not answered for {SILENCE_SECONDS:.0f} s"
         )
         try:
             written = await patiently(
-                lambda: self._db.transaction(lambda tx: self._work(tx, load, demand), is_patient=True),
+                lambda: self._write_once(load, demand),
                 on_pause=self.pause,
             )
         finally:
             silence.cancel()
         self._resume()
         return written
+
+    async def _write_once(self, load: _Load, demand: Demand | None) -> _Written:
+        """The transaction; where its outcome is unknown, what is found of it answers, and nothing means not at all."""
+        while True:
+            try:
+                return await self._db.transaction(lambda tx: self._work(tx, load, demand), is_patient=True)
+            except OutcomeUnknown as error:
+                self.pause(str(error))
+            found = await patiently(lambda: self._db.transaction(lambda tx: self._find(tx, load, demand)))
+            if found is not None:
+                return found
+
+    def _find(self, tx: Transaction, load: _Load, demand: Demand | None) -> _Written | None:
+        """The answers of a transaction that took place, as far as they can be told from what it wrote; else None.
+
+        A checkpoint that is not there was refused, and is refused again. May be repeated.
+        """
+        attempts.fence_worker(tx, self._owner.worker_id)
+        checkpoints = [item for item, _ in load.checkpoints]
+        found = attempts.find_written(tx, self._owner.worker_id, checkpoints, [item for item, _ in load.settlements])
+        unheard = [run for run in found.held if demand is not None and not self._owner.holds(run.key)]
+        if not (found.stored or found.ended or unheard):
+            return None
+        refused = [c for c in checkpoints if (c.run_id, c.key) not in found.stored]
+        refusals = iter(attempts.write_checkpoints(tx, refused))
+        answers = [None if (c.run_id, c.key) in found.stored else next(refusals) for c in checkpoints]
+        return _Written(answers, found.ended, unheard)
 
     def _work(self, tx: Transaction, load: _Load, demand: Demand | None) -> _Written:
         owner = self._owner

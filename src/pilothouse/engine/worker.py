@@ -140,6 +140,7 @@ class Worker:
             worker_id=self.id,
             agents=sorted(self._agents),
             demand=self._demand,
+            holds=lambda key: key in self._tasks,
             on_claimed=self._start_attempts,
             on_lease_lost=self._lose_lease,
             on_paused=lambda reason: self._emitter.emit(WorkerPaused(self.id, reason)),

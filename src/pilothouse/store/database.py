@@ -79,8 +79,8 @@ class Database(Protocol):
     async def transaction(self, work: Work[T], *, is_patient: bool = False) -> T:
         """Run the work; its result comes back only after the commit is durable.
 
-        Where the news of a commit was lost and the database stays away, StoreUnavailable says that nobody knows
-        whether the work took place; with `is_patient` the call waits for the database instead, until it is known.
+        Raises OutcomeUnknown where the database went away during the commit and whether the work took place cannot be
+        found out: not within some seconds (with `is_patient` the call waits instead), or not after a crash.
         """
 
     async def read(self, work: Work[T]) -> T:

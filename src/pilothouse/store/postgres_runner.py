@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 
 from pilothouse.clock import Clock, SystemClock
-from pilothouse.errors import StoreError, StoreUnavailable
+from pilothouse.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from pilothouse.store.calls import Answer, Call, run_work
-from pilothouse.store.postgres_connection import Collided, Connection, ConnectionLost, control
+from pilothouse.store.postgres_connection import Collided, Connection, ConnectionLost, Expected, control
 from pilothouse.store.postgres_transaction import CommitUnknown, PostgresTransaction
 from pilothouse.store.statements import SqlTexts, Statements
 
@@ -29,6 +29,7 @@ OUTCOME_SECONDS = 10.0
 PATIENCE_SECONDS = 1.0
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.02, 0.5
 FUTURE_XID = "22023"
+SERVER_START = control("server_start", "SELECT pg_postmaster_start_time()::text AS start")
 IDLE_LIMIT = control("idle_limit", "SET idle_in_transaction_session_timeout = '30s'")
 
 _log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Runner:
         self._target, self._outage = target, outage
         self._statements, self._texts, self._clock = statements, texts, clock
         self._connection: Connection | None = None
+        self._server: Expected | None = None
 
     def connect(self) -> Connection:
         """The connection, opened if need be. Raises StoreUnavailable when the server stays away for some seconds."""
@@ -150,8 +152,9 @@ class Runner:
         try:
             transaction.commit()
         except CommitUnknown as unknown:
+            server = self._server_start()
             self.disconnect()
-            if self._is_committed(unknown.xid, call):
+            if self._is_committed(unknown.xid, call, server):
                 return answer
             raise ConnectionLost(f"the connection to PostgreSQL at {self._target.location} broke") from unknown
         except ConnectionLost:
@@ -167,14 +170,21 @@ class Runner:
         except ConnectionLost:
             self.disconnect()  # the server rolls back what it does not hear of any more
 
-    def _is_committed(self, xid: str, call: Call) -> bool:
-        """Ask, on a new connection, what became of a transaction. Raises StoreUnavailable when nobody can tell."""
+    def _is_committed(self, xid: str, call: Call, server: str | None) -> bool:
+        """Ask, on a new connection, what became of a transaction of `server`. Raises OutcomeUnknown if nobody knows.
+
+        A server that crashed may have forgotten the transaction and given its number to another one, so where it was
+        started anew only "aborted" can be believed.
+        """
         start, pause = _time.monotonic(), FIRST_PAUSE_SECONDS
         while (elapsed := _time.monotonic() - start) < OUTCOME_SECONDS or (call.is_patient and not call.is_abandoned):
             try:
                 status = self._status(xid)
-                if status in ("committed", "aborted"):
+                is_same_server = self._server_start() == server
+                if status == "aborted" or (status == "committed" and is_same_server):
                     return status == "committed"
+                if not is_same_server:
+                    break
                 if elapsed > PATIENCE_SECONDS:
                     self._terminate(xid)
             except StoreUnavailable as error:
@@ -182,7 +192,7 @@ class Runner:
                 _log.debug("looking for the outcome of transaction %s: %s", xid, error)
             time.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE_SECONDS)
-        raise StoreUnavailable(
+        raise OutcomeUnknown(
             f"the connection to PostgreSQL at {self._target.location} broke during a commit, and whether transaction "
             f"{xid} took place is unknown; look for its effect before you repeat it"
         )
@@ -213,9 +223,16 @@ class Runner:
         transaction.commit()
         return row and row["answer"]
 
+    def _server_start(self) -> str | None:
+        """When the server of this connection was started: what tells it from the one before a crash."""
+        result = self._server.result if self._server is not None else None
+        start = result.get_value(0, 0) if result is not None and result.ntuples else None
+        return start.decode() if start is not None else None
+
     def _open(self) -> Connection:
         connection = Connection(self._target.parameters, self._target.location, prepares=not self._target.is_pooled)
         if not self._target.is_pooled:  # a process that hangs inside a transaction must not keep its locks
             connection.queue(IDLE_LIMIT)
-            connection.queue_sync()
+        self._server = connection.queue(SERVER_START)
+        connection.queue_sync()
         return connection

@@ -18,6 +18,20 @@ FROM attempts JOIN runs ON runs.id = attempts.run_id
 WHERE attempts.worker_id = :worker_id AND attempts.state = 'running'
 ORDER BY attempts.run_id
 
+-- name: held_runs
+-- What a worker holds, as a claim returns it.
+SELECT runs.id, runs.tenant, runs.agent, runs.lane, runs.attempt, runs.failures, runs.losses, runs.max_attempts,
+    runs.max_losses, runs.input, runs.parent_id, runs.root_id, runs.deadline_at, runs.created_at,
+    runs.cancel_requested_at, :now AS claimed_at
+FROM attempts JOIN runs ON runs.id = attempts.run_id AND runs.attempt = attempts.number
+WHERE attempts.worker_id = :worker_id AND attempts.state = 'running'
+
+-- name: ended_attempts
+-- Those that were settled, other than by the reaper.
+SELECT item.run_id, item.number FROM @rows(run_id text, number integer) AS item
+JOIN attempts ON attempts.run_id = item.run_id AND attempts.number = item.number
+WHERE attempts.state NOT IN ('running', 'lost')
+
 -- name: attempts_of_run
 SELECT * FROM attempts WHERE run_id = :run_id ORDER BY number
 

@@ -26,5 +26,10 @@ WHERE checkpoints.run_id = item.run_id AND checkpoints.key = item.key AND checkp
 -- name: checkpoints_of_run
 SELECT * FROM checkpoints WHERE run_id = :run_id ORDER BY started_at, key
 
+-- name: own_checkpoints
+SELECT item.run_id, item.key FROM @rows(run_id text, key text, attempt integer) AS item
+JOIN checkpoints ON checkpoints.run_id = item.run_id AND checkpoints.key = item.key
+    AND checkpoints.attempt = item.attempt
+
 -- name: delete_checkpoints
 DELETE FROM checkpoints WHERE run_id IN (SELECT item.id FROM @rows(id text) AS item)
