@@ -59,7 +59,7 @@ def _cli_parameter(hint: Any) -> Any:
 def settings() -> Iterator[str]:
     yield from ("# Settings", "", NOTE, "")
     yield "The environment comes first, then `pilothouse.toml` in the working directory, where the names are those of"
-    yield "the first column; an unknown one is an error. `pilothouse config show` prints each, its value and its source."
+    yield "the first column; an unknown one is an error. `pilothouse config show` prints each with value and source."
     yield from ("", "| setting | in the environment | default | |", "| --- | --- | --- | --- |")
     for name, field in Settings.model_fields.items():
         variables = ", ".join(f"`{variable}`" for variable in environment_names(name))
