@@ -17,12 +17,17 @@ CALLED_BY_DECORATOR = [
     "@model_*",
     "@*.command",
     "@*.default",
+    "@initialize",  # Hypothesis
+    "@invariant",
+    "@precondition",
+    "@rule",
 ]
 CALLED_BY_NAME = [
     "__getattr__",  # Python
     "collect",  # prometheus-client
     "pytest_*",
     "settings_customise_sources",  # pydantic-settings
+    "teardown",  # Hypothesis
 ]
 
 

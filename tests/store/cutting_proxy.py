@@ -43,13 +43,22 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection((self._parts.hostname or "", self._parts.port or 5432))
-            self._open += [client, server]
-            if self.cuts and self.refuses_afterwards:
+            self._open.append(client)
+            server = self._connect()
+            if server is None:
                 shut(client)
                 continue
+            self._open.append(server)
             threading.Thread(target=self._to_server, args=(client, server), daemon=True).start()
             threading.Thread(target=self._to_client, args=(client, server), daemon=True).start()
+
+    def _connect(self) -> socket.socket | None:
+        if self.cuts and self.refuses_afterwards:
+            return None
+        try:
+            return socket.create_connection((self._parts.hostname or "", self._parts.port or 5432))
+        except OSError:
+            return None  # the server is away
 
     def _to_server(self, client: socket.socket, server: socket.socket) -> None:
         for data in chunks(client):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from pilothouse.errors import StoreUnavailable
+from pilothouse.errors import OutcomeUnknown, StoreUnavailable
 from pilothouse.store.database import Database, Transaction
 from tests.postgres_server import PostgresServer
 from tests.store.conftest import OpenNotes
@@ -99,10 +99,48 @@ async def test_an_outcome_that_cannot_be_found_out_is_said_to_be_unknown(
     work = Work(send_only)
     proxy.moment, proxy.refuses_afterwards = "after_commit_was_answered", True
 
-    with pytest.raises(StoreUnavailable, match="is unknown; look for its effect"):
+    with pytest.raises(OutcomeUnknown, match="is unknown; look for its effect"):
         await notes.transaction(work)
 
     assert work.calls == 1
+
+
+async def test_a_patient_call_waits_until_the_outcome_can_be_found_out(
+    notes: Database, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{RUNNER}.OUTCOME_SECONDS", 0.2)
+    monkeypatch.setattr(f"{RUNNER}.OUTAGE_SECONDS", 0.1)
+    work = Work(send_only)
+    proxy.moment, proxy.refuses_afterwards = "after_commit_was_answered", True
+    waiting = asyncio.ensure_future(notes.transaction(work, is_patient=True))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 1.0)
+    proxy.refuses_afterwards = False
+
+    assert await waiting == "call 1"
+
+
+@pytest.mark.slow
+async def test_a_server_that_was_started_anew_is_not_believed_that_a_number_was_committed(
+    private_postgres: PostgresServer, open_notes: OpenNotes
+) -> None:
+    """After a crash the server gives the numbers of transactions that it has forgotten to new ones."""
+    proxy = CuttingProxy(private_postgres.url())
+    notes = open_notes(f"{proxy.url}?pgbouncer=true")
+    work = Work(send_only)
+    proxy.moment, proxy.refuses_afterwards = "after_commit_was_answered", True
+    waiting = asyncio.ensure_future(notes.transaction(work, is_patient=True))
+    await asyncio.to_thread(wait_until, lambda: proxy.cuts == 1)
+
+    private_postgres.stop("immediate")
+    private_postgres.start()
+    proxy.refuses_afterwards = False
+
+    with pytest.raises(OutcomeUnknown):
+        await waiting
+    assert work.calls == 1
+    proxy.close()
 
 
 async def test_a_commit_of_nothing_needs_no_answer(notes: Database, proxy: CuttingProxy) -> None:
