@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx2
 
@@ -16,6 +17,7 @@ from pilothouse import payloads
 from pilothouse.clock import new_id
 from pilothouse.domain.runs import TERMINAL
 from pilothouse.errors import (
+    ConfigError,
     Conflict,
     FieldError,
     InvalidInput,
@@ -34,6 +36,9 @@ PAUSE_SECONDS = (0.1, 0.3, 1.0, 2.0)
 LONGEST_PAUSE_SECONDS = 10.0
 POLL_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Waits between looks of `wait`; the last one repeats."""
+CUT = ConnectionError("it ends its streams")
+SILENCE_SECONDS = 60.0
+"""A stream that is silent for longer is cut: the server says every few seconds that it is there."""
 
 _ERRORS: Mapping[str, type[PilothouseError]] = {
     "not_found": NotFound,
@@ -89,35 +94,52 @@ def _options(request: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in request.items() if name not in ("agent", "input")}
 
 
+def _run_path(run_id: str) -> str:
+    """Whatever is in an id, it is one part of the path."""
+    return f"/runs/{quote(run_id, safe='')}"
+
+
 def get_call(run_id: str) -> Call:
-    return Call("GET", f"/runs/{run_id}", is_safe=True)
+    return Call("GET", _run_path(run_id), is_safe=True)
 
 
 def timeline_call(run_id: str) -> Call:
-    return Call("GET", f"/runs/{run_id}/timeline", is_safe=True)
+    return Call("GET", f"{_run_path(run_id)}/timeline", is_safe=True)
 
 
 def cancel_call(run_id: str, reason: str) -> Call:
-    return Call("POST", f"/runs/{run_id}/cancel", {"reason": reason}, is_safe=True)
+    return Call("POST", f"{_run_path(run_id)}/cancel", {"reason": reason}, is_safe=True)
 
 
 def redrive_call(run_id: str, start_from: str, reason: str) -> Call:
-    return Call("POST", f"/runs/{run_id}/redrive", {"from": start_from, "reason": reason})
+    return Call("POST", f"{_run_path(run_id)}/redrive", {"from": start_from, "reason": reason})
 
 
 def signal_call(run_id: str, name: str, payload: Any) -> Call:
-    return Call("POST", f"/runs/{run_id}/signals/{name}", payload, is_safe=True)
+    return Call("POST", f"{_run_path(run_id)}/signals/{quote(name, safe='')}", payload, is_safe=True)
+
+
+def latest_record_call() -> Call:
+    return Call("GET", "/audit", query={"limit": "1"}, is_safe=True)
+
+
+def event_id_of(records: Mapping[str, Any]) -> str:
+    """What a stream of all events resumes after, so that a cut before its first event loses none either."""
+    return str(records["items"][0]["seq"]) if records["items"] else "0"
 
 
 def events_path(run_id: str | None) -> str:
-    return "/events" if run_id is None else f"/runs/{run_id}/events"
+    return "/events" if run_id is None else f"{_run_path(run_id)}/events"
 
 
 def parse(response: httpx2.Response) -> Any:
     """The JSON of an answer. Raises the error that a problem stands for."""
-    if response.is_success:
+    if not response.is_success:
+        raise error_of(response)
+    try:
         return response.json()
-    raise error_of(response)
+    except ValueError as error:
+        raise PilothouseError(f"{_answer_of(response)}; is this the address of Pilothouse?") from error
 
 
 def error_of(response: httpx2.Response) -> PilothouseError:
@@ -126,7 +148,7 @@ def error_of(response: httpx2.Response) -> PilothouseError:
         problem = response.json()
         detail, code = str(problem["detail"]), str(problem.get("code", ""))
     except (ValueError, KeyError, TypeError):
-        return PilothouseError(f"{response.request.url} answered {response.status_code}: {response.text[:200]}")
+        return PilothouseError(f"{_answer_of(response)}; is this the address of Pilothouse?")
     if code == InvalidInput.code:
         fields = [FieldError(each["field"], each["message"]) for each in problem.get("errors", ())]
         return InvalidInput(detail, fields)
@@ -134,6 +156,11 @@ def error_of(response: httpx2.Response) -> PilothouseError:
     if issubclass(kind, StoreUnavailable):
         return kind(detail, retry_after_seconds=float(response.headers.get("retry-after", "5")))
     return kind(detail)
+
+
+def _answer_of(response: httpx2.Response) -> str:
+    text = " ".join(response.text.split())
+    return f"{response.request.url} answered {response.status_code} and no JSON of ours: {text[:100]!r}"
 
 
 def unreachable(url: str, error: Exception) -> StoreUnavailable:
@@ -181,12 +208,17 @@ class EventReader:
 
 
 def _configuration(url: str, api_key: str | None, timeout_seconds: float) -> dict[str, Any]:
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"{url!r} is not the URL of a server; write it as {DEFAULT_URL}")
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     return {"base_url": f"{url.rstrip('/')}/api/v1", "headers": headers, "timeout": timeout_seconds}
 
 
 def _sent(call: Call) -> dict[str, Any]:
-    content = None if call.method == "GET" else payloads.encode(call.body)
+    try:
+        content = None if call.method == "GET" else payloads.encode(call.body)
+    except ValueError as error:
+        raise InvalidInput(f"the request {error}", [FieldError("input", str(error))]) from error
     headers = {"content-type": "application/json"} if content is not None else {}
     return {"method": call.method, "url": call.path, "params": call.query, "content": content, "headers": headers}
 
@@ -253,22 +285,28 @@ class Client:
         return dict(self._send(redrive_call(run_id, start_from, reason)))
 
     def signal(self, run_id: str, name: str, payload: Any = None) -> bool:
-        """Sends a signal; False where one of this name was there before, which then stands."""
+        """Sends a signal; False where one of this name was there before, which then stands.
+
+        After a cut it is sent again, so False may also mean that the first sending had arrived.
+        """
         return bool(self._send(signal_call(run_id, name, payload))["first"])
 
     def events(self, run_id: str | None = None) -> Iterator[Event]:
         """The events of a run from its beginning to its end, or all from now on; resumes after a cut."""
         reader, cuts = EventReader(), 0
+        if run_id is None:
+            reader.last_id = event_id_of(self._send(latest_record_call()))
         while True:
+            path, headers = events_path(run_id), reader.headers
             try:
-                with self._http.stream("GET", events_path(run_id), headers=reader.headers, timeout=None) as response:
+                with self._http.stream("GET", path, headers=headers, timeout=SILENCE_SECONDS) as response:
                     if not response.is_success:
                         response.read()
                         parse(response)
                     for line in response.iter_lines():
+                        cuts = 0
                         event = reader.read(line)
                         if event is not None:
-                            cuts = 0
                             yield event
                             if event.name == "end":
                                 return
@@ -277,7 +315,7 @@ class Client:
                 time.sleep(pause_seconds(_as_unavailable(self.url, error), cuts, is_safe=True))
             else:
                 cuts += 1
-                time.sleep(pause_seconds(unreachable(self.url, ConnectionError("cut")), cuts, is_safe=True))
+                time.sleep(pause_seconds(_as_unavailable(self.url, CUT), cuts, is_safe=True))
             reader.restart()
 
     def _send(self, call: Call) -> Any:
@@ -339,17 +377,19 @@ class AsyncClient:
 
     async def events(self, run_id: str | None = None) -> AsyncIterator[Event]:
         reader, cuts = EventReader(), 0
+        if run_id is None:
+            reader.last_id = event_id_of(await self._send(latest_record_call()))
         while True:
             path, headers = events_path(run_id), reader.headers
             try:
-                async with self._http.stream("GET", path, headers=headers, timeout=None) as response:
+                async with self._http.stream("GET", path, headers=headers, timeout=SILENCE_SECONDS) as response:
                     if not response.is_success:
                         await response.aread()
                         parse(response)
                     async for line in response.aiter_lines():
+                        cuts = 0
                         event = reader.read(line)
                         if event is not None:
-                            cuts = 0
                             yield event
                             if event.name == "end":
                                 return
@@ -358,7 +398,7 @@ class AsyncClient:
                 await asyncio.sleep(pause_seconds(_as_unavailable(self.url, error), cuts, is_safe=True))
             else:
                 cuts += 1
-                await asyncio.sleep(pause_seconds(unreachable(self.url, ConnectionError("cut")), cuts, is_safe=True))
+                await asyncio.sleep(pause_seconds(_as_unavailable(self.url, CUT), cuts, is_safe=True))
             reader.restart()
 
     async def _send(self, call: Call) -> Any:
@@ -372,6 +412,7 @@ class AsyncClient:
 
 
 def _as_unavailable(url: str, error: Exception) -> StoreUnavailable:
+    """The error with a cause where it is ours: only a server's own asks for a certain wait."""
     if isinstance(error, StoreUnavailable):
         return error
     told = unreachable(url, error)

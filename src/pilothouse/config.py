@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -23,6 +23,9 @@ LEASE_RENEWALS = 3
 
 LEAST_LEASE_SECONDS = 15.0
 
+PASSWORDS = re.compile(r"(?P<before>://[^:/?#@\s]*:)\S+(?=@)|(?P<key>password=)[^&\s]+")
+"""In a URL: between user and host, or as an option."""
+
 
 def _named(*names: str) -> AliasChoices:
     return AliasChoices(*names)
@@ -36,12 +39,13 @@ class Settings(BaseSettings):
     app: str | None = Field(None, description='The App to run, as "module:attribute".')
     database_url: str = Field(
         "sqlite:///./pilothouse.db",
-        validation_alias=_named("DATABASE_URL", "POSTGRES_URL", "database_url"),
+        min_length=1,
+        validation_alias=_named("DATABASE_URL", "POSTGRES_URL"),
         description="Where everything is kept: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE.",
     )
     direct_url: str | None = Field(
         None,
-        validation_alias=_named("DIRECT_URL", "direct_url"),
+        validation_alias=_named("DIRECT_URL"),
         description="The same PostgreSQL database without the pooler, for LISTEN and migrations.",
     )
     pool_size: int = Field(8, ge=2, le=200, description="PostgreSQL transactions of one process at once.")
@@ -49,19 +53,19 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="The API's port; 0 takes any free one.")
     engine_enabled: bool = Field(
         True,
-        validation_alias=_named("ENGINE_ENABLED", "engine_enabled"),
+        validation_alias=_named("ENGINE_ENABLED"),
         description="False: workers keep their lease but claim nothing; API and dashboard stay up.",
     )
     poll_interval_ms: int = Field(
         500,
         ge=10,
-        validation_alias=_named("ENGINE_TICK_INTERVAL_MS", "poll_interval_ms"),
+        validation_alias=_named("ENGINE_TICK_INTERVAL_MS"),
         description="How often an idle worker looks for due runs when no hint arrives, in milliseconds.",
     )
     renew_interval_seconds: float = Field(
         3.0,
         gt=0,
-        validation_alias=_named("AGENT_HEARTBEAT_INTERVAL", "renew_interval_seconds"),
+        validation_alias=_named("AGENT_HEARTBEAT_INTERVAL"),
         description="How often a worker renews its lease, in seconds.",
     )
     lease_seconds: float | None = Field(
@@ -70,7 +74,7 @@ class Settings(BaseSettings):
     attempt_timeout_seconds: float = Field(
         300.0,
         gt=0,
-        validation_alias=_named("AGENT_TASK_TIMEOUT_SECONDS", "attempt_timeout_seconds"),
+        validation_alias=_named("AGENT_TASK_TIMEOUT_SECONDS"),
         description="The time-out of an attempt, for agents that set none.",
     )
     lanes: str = Field("critical=4,normal=8,low=2", description="Slots of a worker that each lane has for itself.")
@@ -78,26 +82,26 @@ class Settings(BaseSettings):
     max_concurrent_runs: int | None = Field(
         None,
         ge=1,
-        validation_alias=_named("AGENT_MAX_CONCURRENT_TASKS", "max_concurrent_runs"),
+        validation_alias=_named("AGENT_MAX_CONCURRENT_TASKS"),
         description="All slots of a worker together; those that no lane has for itself are shared.",
     )
     drain_seconds: float = Field(30.0, ge=0, description="How long a stopping worker lets its attempts finish.")
     chore_interval_ms: int = Field(1000, ge=10, description="How often the scheduler runs its chores.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", validation_alias=_named("LOG_LEVEL", "log_level"), description="The least level that is logged."
+        "info", validation_alias=_named("LOG_LEVEL"), description="The least level that is logged."
     )
     log_format: Literal["auto", "json", "pretty"] = Field(
         "auto",
-        validation_alias=_named("LOG_FORMAT", "log_format"),
+        validation_alias=_named("LOG_FORMAT"),
         description="JSON lines, or pretty for people; auto is pretty on a terminal.",
     )
     log_destination: str = Field(
         "stderr",
-        validation_alias=_named("LOG_DESTINATION", "log_destination"),
+        validation_alias=_named("LOG_DESTINATION"),
         description="Where logs go: stderr, or file:PATH.",
     )
     enable_metrics: bool = Field(
-        True, validation_alias=_named("ENABLE_METRICS", "enable_metrics"), description="Whether /metrics answers."
+        True, validation_alias=_named("ENABLE_METRICS"), description="Whether /metrics answers."
     )
     max_input_bytes: int = Field(1_048_576, ge=1024, description="The largest body of a request.")
 
@@ -167,7 +171,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**{**from_file, **given})
     except ValidationError as error:
-        raise ConfigError("; ".join(_told(problem) for problem in error.errors())) from error
+        raise ConfigError("; ".join(_told(problem, given) for problem in error.errors())) from error
 
 
 def describe_settings(**overrides: Any) -> list[Shown]:
@@ -182,9 +186,8 @@ def describe_settings(**overrides: Any) -> list[Shown]:
 def environment_names(name: str) -> list[str]:
     """The names of a setting in the environment, the first that is set wins."""
     alias = Settings.model_fields[name].validation_alias
-    if isinstance(alias, AliasChoices):
-        return [str(choice) for choice in alias.choices if str(choice) != name]
-    return [PREFIX + name.upper()]
+    others = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+    return [*others, PREFIX + name.upper()]
 
 
 def child_environment(**changes: str) -> dict[str, str]:
@@ -199,7 +202,8 @@ def is_child() -> bool:
 
 def _environment_name(name: str) -> str | None:
     """The variable that sets a setting now, if any."""
-    return next((variable for variable in environment_names(name) if variable in os.environ), None)
+    known = {variable.upper() for variable in os.environ}
+    return next((variable for variable in environment_names(name) if variable in known), None)
 
 
 def _source(name: str, overrides: dict[str, Any], from_file: dict[str, Any]) -> str:
@@ -227,18 +231,18 @@ def _read_toml() -> dict[str, Any]:
     return values
 
 
-def _told(problem: Any) -> str:
-    name = str(problem["loc"][0]) if problem["loc"] else ""
-    field = next((known for known in Settings.model_fields if name in (known, *environment_names(known))), name)
-    where = (_environment_name(field) or TOML_NAME) if field in Settings.model_fields else ""
+def _told(problem: Any, given: dict[str, Any]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"setting {field} = {problem['input']!r} ({where}): {message}" if where else f"settings: {message}"
+    if not problem["loc"]:
+        return f"settings: {message}"
+    alias = str(problem["loc"][0])
+    name = next(known for known in Settings.model_fields if alias in (known, *environment_names(known)))
+    value = problem["input"]
+    shown = mask(value) if isinstance(value, str) else value
+    return f"setting {name} = {shown!r} ({_source(name, given, {name: value})}): {message}"
 
 
 def mask(value: object) -> str:
-    """Passwords in URLs are not for eyes."""
+    """Passwords in URLs are not for eyes, even where the URL is not a good one."""
     text = "" if value is None else str(value)
-    parts = urlsplit(text) if "://" in text else None
-    if parts is None or parts.password is None:
-        return text
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@", 1)))
+    return PASSWORDS.sub(r"\g<before>\g<key>***", text)

@@ -216,7 +216,7 @@ def _import(module_name: str, chosen: str) -> ModuleType:
         if error.name == module_name.partition(".")[0]:
             raise ConfigError(f"App {chosen!r}: there is no module {module_name!r} in {folder}") from error
         raise ConfigError(f"App {chosen!r} does not import: {_place(error)}") from error
-    except Exception as error:  # whatever the user's module raises is told as theirs
+    except (Exception, SystemExit) as error:  # whatever the user's module raises is told as theirs
         raise ConfigError(f"App {chosen!r} does not import: {_place(error)}") from error
 
 

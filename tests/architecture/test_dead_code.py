@@ -25,6 +25,7 @@ CALLED_BY_DECORATOR = [
 CALLED_BY_NAME = [
     "__getattr__",  # Python
     "collect",  # prometheus-client
+    "log_message",  # http.server
     "pytest_*",
     "settings_customise_sources",  # pydantic-settings
     "teardown",  # Hypothesis

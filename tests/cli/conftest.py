@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 WAIT_SECONDS = 30.0
+STYLES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ class Shell:
         done = subprocess.run(
             [sys.executable, "-m", "pilothouse", *arguments],
             cwd=self.folder,
-            env=self._environment(environment),
+            env=self.environment(environment),
             input=stdin,
             capture_output=True,
             text=True,
@@ -54,7 +62,7 @@ class Shell:
         return subprocess.Popen(
             [sys.executable, "-m", "pilothouse", *arguments],
             cwd=self.folder,
-            env=self._environment(environment),
+            env=self.environment(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -67,9 +75,57 @@ class Shell:
         return path
 
     @staticmethod
-    def _environment(changes: dict[str, str]) -> dict[str, str]:
+    def environment(changes: dict[str, str]) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PILOTHOUSE_", "DATABASE_"))}
         return {**kept, "NO_COLOR": "1", **changes}
+
+
+class Terminal:
+    """A command on a terminal of its own. Its output goes to `seen`, as it comes."""
+
+    def __init__(self, shell: Shell, *arguments: str, columns: int = 100) -> None:
+        self.seen = ""
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pilothouse", *arguments],
+            cwd=shell.folder,
+            env=shell.environment({"TERM": "xterm-256color"}),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
+
+    def until(self, wanted: str) -> None:
+        """Reads until the pattern has been seen."""
+        until(lambda: self._read() and bool(re.search(wanted, self.seen)), f"{wanted!r} on the terminal")
+
+    def press_ctrl_c(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def wait(self) -> int:
+        while self._process.poll() is None:
+            self._read()
+        self._read()
+        return self._process.returncode
+
+    def _read(self) -> bool:
+        while select.select([self._master], [], [], 0.05)[0]:
+            try:
+                self.seen += STYLES.sub("", os.read(self._master, 65536).decode(errors="replace"))
+            except OSError:  # Linux: the command has closed its side
+                return True
+        return True
 
 
 def until(look: Callable[[], bool], what: str) -> None:

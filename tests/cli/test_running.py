@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.cli.conftest import Shell, until
+import json
+import signal
+import threading
+
+from tests.cli.conftest import Shell, Terminal, until
 
 
 def submitted(up: Shell, *arguments: str) -> str:
@@ -105,13 +109,101 @@ def test_unknown_things_are_refused_with_what_to_do(up: Shell) -> None:
         (("agents", "show", "helo"), "did you mean 'hello'?"),
         (("audit", "show", "999999"), "there is no audit record 999999"),
         (("workers", "drain", "nope"), "there is no worker nope"),
-        (("dead", "redrive"), "name one run, or choose with"),
     ):
         said = up(*arguments)
         assert (said.code, told in said.err) == (1, True), (arguments, said.err)
 
 
 def test_wrong_usage_exits_with_2(up: Shell) -> None:
-    assert up("runs", "lst").code == 2
-    assert up("runs", "show").code == 2
-    assert up("submit", "hello", "--priority", "high").code == 2
+    for arguments, told in (
+        (("runs", "lst"), 'Did you mean "list"?'),
+        (("runs", "show"), "See `pilothouse runs show --help`"),
+        (("runs", "list", "--limit", "0"), "--limit"),
+        (("submit", "hello", "--priority", "high"), '"high"'),
+        (("submit", "hello", "{}", "--jsonl", "many.jsonl"), "leave out INPUT and --watch"),
+        (("dead", "redrive"), "name one run, or choose with"),
+        (("dead", "dismiss", "x", "--all"), "name one run, or choose with"),
+    ):
+        said = up(*arguments)
+        assert (said.code, told in said.err, said.err.startswith("error: ")) == (2, True, True), (arguments, said.err)
+        assert said.out == ""
+
+
+def test_a_run_is_watched_line_by_line_where_there_is_no_terminal(up: Shell) -> None:
+    run_id = submitted(up, "waits")
+    until(lambda: state(up, run_id) == "waiting", "the run to wait")
+    up("runs", "cancel", run_id)
+
+    said = up("runs", "watch", run_id)
+    rows = [json.loads(line) for line in up("runs", "watch", run_id, "--json").out.splitlines()]
+
+    actions = ["run.submitted", "run.claimed", "run.suspended", "run.cancelled"]
+    lines = [line.split(maxsplit=1)[1] for line in said.out.splitlines()]
+    assert [line.split()[0] for line in lines if line.startswith("run.")] == actions
+    assert "info  waiting now  reason=test" in lines[1:3]
+    assert (said.code, "cancelled" in said.err) == (1, True)
+    assert [row["action"] for row in rows if "action" in row] == actions
+    assert [row["message"] for row in rows if "message" in row] == ["waiting now"]
+    assert (rows[-1]["id"], rows[-1]["state"]) == (run_id, "cancelled")
+
+
+def test_on_a_terminal_watching_shows_what_the_run_does_now(up: Shell) -> None:
+    run_id = submitted(up, "waits")
+
+    with Terminal(up, "runs", "watch", run_id) as terminal:
+        terminal.until(r"waiting  \d+ s  attempt 1")
+        assert up("runs", "signal", run_id, "go", '"done"').code == 0
+        terminal.until(r'[\r\n]"done"')
+
+        assert terminal.wait() == 0
+
+
+def test_ctrl_c_ends_a_watch_with_130_and_leaves_the_run(up: Shell) -> None:
+    run_id = submitted(up, "waits")
+
+    with Terminal(up, "runs", "watch", run_id) as terminal:
+        terminal.until("attempt 1")
+        terminal.press_ctrl_c()
+
+        assert terminal.wait() == 130
+        assert "Traceback" not in terminal.seen
+
+    assert state(up, run_id) == "waiting"
+    up("runs", "cancel", run_id)
+
+
+def test_what_happens_now_is_followed(up: Shell) -> None:
+    tail = up.start("audit", "tail", "-n", "1", "--follow", "--entity", "hello", "--json")
+    events = up.start("events", "tail", "--json", "--action", "run.submitted")
+    try:
+        told = events.stdout
+        assert tail.stdout is not None
+        assert told is not None
+        assert json.loads(tail.stdout.readline())["entity_id"] == "hello"  # both follow once this one does
+        seen: list[str] = []
+        reading = threading.Thread(target=lambda: seen.append(told.readline()))
+        reading.start()
+        until(lambda: bool(submitted(up, "hello", '{"name": "x"}')) and bool(seen), "an event")
+        reading.join()
+        assert json.loads(seen[0])["action"] == "run.submitted"
+    finally:
+        for process in (tail, events):
+            process.send_signal(signal.SIGINT)
+        rest, _ = tail.communicate(timeout=30)
+        events.communicate(timeout=30)
+    assert (tail.returncode, events.returncode) == (130, 130)
+    assert rest == "", "only what concerns the entity is followed"
+
+
+def test_a_reader_that_goes_away_is_no_error(up: Shell) -> None:
+    for arguments in (("audit", "tail", "-n", "5000"), ("runs", "list", "--json")):
+        process = up.start(*arguments)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_terminal_that_knows_few_characters_shows_the_others_as_it_can(up: Shell) -> None:
+    said = up("db", "check", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+
+    assert (said.code, "all 10 invariants hold" in said.out) == (0, True), said.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sqlite3
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse.errors import StoreError
+from pilothouse import Client
+from pilothouse.errors import NotFound, StoreError
 from pilothouse.store.database import open_database
 from pilothouse.store.migrations import migrate
 from tests.cli.conftest import Shell, until
@@ -143,6 +145,54 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         os.seteuid(0)
 
     assert str(tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ['say "hi"', "two words", "tab\there"])
+def test_init_refuses_a_name_that_source_code_and_shells_could_not_hold(shell: Shell, name: str) -> None:
+    said = shell("init", name)
+
+    assert (said.code, "cannot be a project's name" in said.err) == (1, True)
+    assert list(shell.folder.iterdir()) == []
+
+
+def test_programs_learn_from_up_where_it_listens(shell: Shell) -> None:
+    assert shell("init", "mine", "--json").json["files"] == [".gitignore", "README.md", "agents.py", "pilothouse.toml"]
+    mine = Shell(shell.folder / "mine")
+    process = mine.start("up", "--port", "0", "--json", LOG_LEVEL="error")
+    try:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        with Client(said["url"]) as client:
+            _wait_for_hello(client)
+            submitted = client.submit("hello", {"name": "Ada"})
+            assert client.wait(submitted["id"], timeout_seconds=30)["output"] == "Hello, Ada!"
+    finally:
+        process.terminate()
+        rest, _ = process.communicate(timeout=30)
+
+    assert (process.returncode, rest) == (0, "")
+    assert (said["roles"], said["agents"]) == (["api", "scheduler", "worker"], ["hello"])
+
+
+def _wait_for_hello(client: Client) -> None:
+    """The worker registers its agents a moment after the API answers."""
+
+    def submits() -> bool:
+        try:
+            return bool(client.submit("hello", {"name": "Ada"}))
+        except NotFound:
+            return False
+
+    until(submits, "the agent to be registered")
+
+
+def test_debugging_shows_the_traceback(shell: Shell) -> None:
+    process = shell.start("runs", "list", PILOTHOUSE_DEBUG="1")
+    said, _ = process.communicate(timeout=30)
+
+    assert process.returncode == 1
+    assert "Traceback" in said
+    assert "ConfigError: there is no database" in said
 
 
 def test_init_does_not_touch_what_is_there(shell: Shell) -> None:

@@ -108,9 +108,9 @@ class Fleet:
         eventually(lambda: self.worker_of(process.pid), f"{name} to register")
         return process
 
-    def start_api(self, name: str = "api", *arguments: str) -> str:
+    def start_api(self, name: str = "api", *arguments: str, **environment: str) -> str:
         """The URL of an API that answers."""
-        self.start(name, "api", "--port", "0", *arguments)
+        self.start(name, "api", "--port", "0", *arguments, **environment)
         announced = f"{name} to say where it is"
         url = eventually(lambda: self.log_of(name).partition("is up at ")[2].partition("\n")[0], announced)
         eventually(lambda: answers(f"{url}/health") == 200, f"{name} to answer")

@@ -1,51 +1,106 @@
-"""SQLite that cannot be written for a while: another process holds the lock, or the disk is full. Nothing is lost."""
+"""The SQLite file cannot be written for a while: locked by another process, or on a disk that is full or broken."""
 
 from __future__ import annotations
 
 import resource
 import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import httpx2
+import pytest
 
+from tests.crash.conftest import launched
 from tests.crash.processes import Fleet, answers, eventually
+from tests.crash.small_disk import fill, small_disk
+
+LEASE_SECONDS = 3.0
+LEASE = {"PILOTHOUSE_LEASE_SECONDS": str(LEASE_SECONDS)}
+RUN = {"agent": "worker_bee", "input": {"steps": 1}}
+
+
+@pytest.fixture
+def full_disk_fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """Its database is alone on a small disk; logs and evidence are elsewhere."""
+    with (
+        small_disk(tmp_path / "disk", mebibytes=8) as disk,
+        launched(tmp_path, f"sqlite:///{disk / 'store.db'}") as fleet,
+    ):
+        yield fleet
 
 
 def test_a_long_write_of_another_process_only_delays(sqlite_fleet: Fleet) -> None:
-    sqlite_fleet.start_worker("worker")
-    ids = sqlite_fleet.submit("worker_bee", 10, steps=5, pause_seconds=0.02)
-    eventually(lambda: len(sqlite_fleet.executions()) > 5, "the runs to be under way")
-    blocker = sqlite3.connect(sqlite_fleet.folder / "store.db", isolation_level=None, timeout=30)
-    blocker.execute("BEGIN IMMEDIATE")
-    held_up = sqlite_fleet.states(ids)
-
-    blocker.execute("ROLLBACK")
-    blocker.close()
-
-    assert held_up["succeeded"] < 10
-    assert sqlite_fleet.until_ended(ids) == {"succeeded": 10}
-
-
-def test_a_full_disk_is_said_to_be_one_and_survived(sqlite_fleet: Fleet) -> None:
-    """A limit on the size of files stands for the disk: SQLite meets the same refusal of a write."""
     fleet = sqlite_fleet
-    api = fleet.start_api()
-    api_process = fleet.processes["api"].pid
-    limit = (fleet.folder / "store.db-wal").stat().st_size + 200_000
-    resource.prlimit(api_process, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    body: dict[str, object] = {"agent": "worker_bee", "input": {}, "tenant": "x" * 200}
+    url = fleet.start_api("api", "--scheduler", **LEASE)
+    for name in ("one", "two"):
+        fleet.start_worker(name, **LEASE)
+    ids = fleet.submit("worker_bee", 30, steps=5, step_seconds=0.02, pause_seconds=0.02)
+    eventually(lambda: len(fleet.executions()) > 20, "the runs to be under way")
+    answered: list[httpx2.Response] = []
+    asking = threading.Thread(target=lambda: answered.append(httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=60)))
 
-    refused = eventually(lambda: _refusal(f"{api}/api/v1/runs", body), "the disk to be full")
-    resource.prlimit(api_process, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with closing(sqlite3.connect(fleet.folder / "store.db", isolation_level=None, timeout=30)) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        asking.start()
+        time.sleep(1.7 * LEASE_SECONDS)  # meanwhile no worker can renew its lease, and no janitor can know that
+        assert answers(f"{url}/api/v1/runs") == 200
+        assert answered == []
+        blocker.execute("ROLLBACK")
 
-    assert refused.status_code == 503
+    assert fleet.until_ended(ids) == {"succeeded": 30}
+    assert fleet.outcomes(ids) == {"succeeded": 30}, "the wait costs no attempt"
+    asking.join(30)
+    assert [answer.status_code for answer in answered] == [202]
+
+
+def test_a_full_disk_is_said_to_be_one_and_survived(full_disk_fleet: Fleet) -> None:
+    fleet = full_disk_fleet
+    url = fleet.start_api("api", "--scheduler", **LEASE)
+    fleet.start_worker("worker", **LEASE)
+    ids = fleet.submit("worker_bee", 60, steps=6, pause_seconds=0.02)
+    eventually(lambda: len(fleet.executions()) > 30, "the runs to be under way")
+
+    filler = fill(fleet.folder / "disk")
+    refused = eventually(lambda: refusal(url), "the disk to be full")
+    eventually(lambda: "worker.paused" in fleet.log_of("worker"), "the worker to pause")
+    assert (refused.status_code, refused.json()["code"]) == (503, "store_full")
+    assert "is full; free some space" in refused.json()["detail"]
+    assert int(refused.headers["retry-after"]) >= 1
+    assert answers(f"{url}/health") == 200
+    assert answers(f"{url}/api/v1/runs") == 200, "what is there can be read"
+    time.sleep(LEASE_SECONDS)  # nobody can renew a lease, and nobody may be punished for it
+    filler.unlink()
+
+    assert fleet.until_ended(ids) == {"succeeded": 60}
+    assert fleet.outcomes(ids) == {"succeeded": 60}
+    eventually(lambda: "worker.resumed" in fleet.log_of("worker"), "the worker to say that it resumes")
+    taken = httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=30)
+    assert fleet.until_ended([taken.json()["id"]]) == {"succeeded": 1}
+
+
+def test_a_process_whose_writes_fail_says_so_and_works_again(sqlite_fleet: Fleet) -> None:
+    """A limit on the size of files, which needs no root: SQLite meets a write that the system refuses."""
+    fleet = sqlite_fleet
+    url = fleet.start_api()
+    process_id = fleet.processes["api"].pid
+    size = (fleet.folder / "store.db-wal").stat().st_size
+
+    resource.prlimit(process_id, resource.RLIMIT_FSIZE, (size + 100_000, resource.RLIM_INFINITY))
+    refused = eventually(lambda: refusal(url), "a write to fail")
+    assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
     assert "disk" in refused.json()["detail"]
-    assert answers(f"{api}/health") == 200
-    accepted = httpx2.post(f"{api}/api/v1/runs", json=body, timeout=30)
-    assert accepted.status_code == 202
-    assert fleet.run(accepted.json()["id"])["state"] == "queued"
+    assert answers(f"{url}/health") == 200
+    resource.prlimit(process_id, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    taken = httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=30)
+    assert taken.status_code == 202
+    assert fleet.run(taken.json()["id"])["state"] == "queued"
 
 
-def _refusal(url: str, body: dict[str, object]) -> httpx2.Response | None:
-    """The first answer that is no acceptance."""
-    answer = httpx2.post(f"{url}:batch", json={"runs": [body] * 100}, timeout=30)
+def refusal(url: str) -> httpx2.Response | None:
+    """The first answer that is no acceptance, of a handful of larger ones."""
+    answer = httpx2.post(f"{url}/api/v1/runs:batch", json={"runs": [RUN | {"tenant": "x" * 200}] * 50}, timeout=30)
     return None if answer.status_code == 200 else answer

@@ -1,4 +1,7 @@
-"""Becomes the command it is given, tied to the process that started it: the command is killed when that one dies."""
+"""Becomes the command it is given, tied to the process that started it: the command is killed when that one dies.
+
+It also gives up root's right to ignore the permissions of files, so that the command meets what a user meets.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ import os
 import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 1, 24, 1
 
 
 def main(parent: int, command: list[str]) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == parent:
         os.execv(command[0], command)
 

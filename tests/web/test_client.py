@@ -14,7 +14,7 @@ from pilothouse import App, AsyncClient, Client, Context
 from pilothouse.client import EventReader
 from pilothouse.config import load_settings
 from pilothouse.domain.retries import Backoff
-from pilothouse.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
+from pilothouse.errors import Conflict, InvalidInput, NotFound, Refused, StoreUnavailable
 from pilothouse.platform import Platform
 from pilothouse.store.migrations import migrate
 
@@ -162,6 +162,30 @@ async def test_waiting_gives_up_and_the_run_goes_on(url: str) -> None:
         await client.signal(run_id, "go", 1)
 
         assert (await client.wait(run_id))["output"] == 1
+
+
+async def test_a_signal_may_have_any_name_that_one_part_of_a_path_can_carry(url: str) -> None:
+    name = "paid? 100% #1"
+    async with AsyncClient(url) as client:
+        run_id = (await client.submit("patient"))["id"]
+
+        assert await client.signal(run_id, name, 1)
+        assert [each["name"] for each in (await client.timeline(run_id))["signals"]] == [name]
+        await client.cancel(run_id)
+
+
+async def test_an_id_leads_to_no_other_path(url: str) -> None:
+    async with AsyncClient(url) as client:
+        for run_id in ("../agents", "x/cancel", "nobody?limit=1"):
+            with pytest.raises(Refused):
+                await client.get(run_id)
+
+
+async def test_what_json_cannot_carry_is_refused_before_it_is_sent(url: str) -> None:
+    async with AsyncClient(url) as client:
+        for value in (float("nan"), object()):
+            with pytest.raises(InvalidInput, match="cannot be stored as JSON"):
+                await client.submit("double", {"n": value})
 
 
 def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

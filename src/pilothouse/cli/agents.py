@@ -24,7 +24,9 @@ def list_agents(*, as_json: AsJson = False) -> None:
         timeout = output.seconds(row["timeout_seconds"])
         about = output.shorten(row["description"].partition("\n")[0])
         made.add_row(row["name"], row["app"], row["lane"], str(row["max_attempts"]), timeout, about)
-    return output.print_table(made, empty="no agents; a worker registers its own when it starts")
+    return output.print_table(
+        made, empty="no agents; a worker registers its own when it starts", spare=("app", "attempts")
+    )
 
 
 def show(name: Annotated[str, Parameter(help="The agent's name.")], *, as_json: AsJson = False) -> None:

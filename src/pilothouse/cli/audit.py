@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -22,7 +23,7 @@ Tenant = Annotated[str | None, Parameter(help="Only this tenant.")]
 
 def tail(
     *,
-    limit: Annotated[int, Parameter(name=["--limit", "-n"], help="How many.")] = 20,
+    limit: Annotated[int, Parameter(name=["--limit", "-n"], help="How many.", validator=output.AT_LEAST_ONE)] = 20,
     action: Action = None,
     tenant: Tenant = None,
     entity: Annotated[str | None, Parameter(help="Only this run, worker or agent.")] = None,
@@ -37,7 +38,8 @@ def tail(
         for row in reversed(rows):
             _print(view(row), as_json=as_json)
         if follow:
-            await _follow(db, last, action=action, tenant=tenant, as_json=as_json)
+            after = max(last, rows[0]["seq"]) if rows else last
+            await _follow(db, after, _Wanted(action, tenant, entity), as_json=as_json)
 
     run(work)
 
@@ -46,17 +48,25 @@ def tail_events(*, action: Action = None, tenant: Tenant = None, as_json: AsJson
     """Follow every change of state, from now on, until Ctrl-C."""
 
     async def work(db: Database) -> None:
-        await _follow(db, await verbs.last_seq(db), action=action, tenant=tenant, as_json=as_json)
+        await _follow(db, await verbs.last_seq(db), _Wanted(action, tenant), as_json=as_json)
 
     run(work)
 
 
-async def _follow(db: Database, after: int, *, action: str | None, tenant: str | None, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    action: str | None
+    tenant: str | None
+    entity: str | None = None
+
+
+async def _follow(db: Database, after: int, wanted: _Wanted, *, as_json: bool) -> None:
     while True:
-        rows = await verbs.follow(db, after=after, action=action, tenant=tenant)
+        rows = await verbs.follow(db, after=after, action=wanted.action, tenant=wanted.tenant)
         for row in rows:
-            _print(view(row), as_json=as_json)
             after = row["seq"]
+            if wanted.entity in (None, row["entity_id"]):
+                _print(view(row), as_json=as_json)
         if not rows:
             await asyncio.sleep(FOLLOW_SECONDS)
 

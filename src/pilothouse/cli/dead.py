@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 
 from pilothouse.cli import output
-from pilothouse.cli.output import AsJson
+from pilothouse.cli.output import AsJson, Limit
 from pilothouse.cli.session import principal, run
 from pilothouse.control import dead as verbs
 from pilothouse.control.views import view
-from pilothouse.errors import ConfigError
 
 RunId = Annotated[str | None, Parameter(help="One run; or choose by filter.")]
 Agent = Annotated[str | None, Parameter(help="Those of this agent.")]
@@ -28,7 +27,7 @@ def list_dead(
     tenant: Tenant = None,
     error_type: ErrorType = None,
     after: Annotated[str | None, Parameter(help="The last id of the page before.")] = None,
-    limit: Annotated[int, Parameter(help="How many.")] = 20,
+    limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
     """The dead letters, newest first."""
@@ -42,7 +41,7 @@ def list_dead(
         told = output.shorten(f"{error.get('type')}: {error.get('message')}", 90)
         when = output.clock_time(row["finished_at"])
         made.add_row(row["id"], row["agent"], when, str(row["attempt"]), error.get("step", ""), told)
-    return output.print_table(made, empty="no dead letters")
+    return output.print_table(made, empty="no dead letters", spare=("#", "failed", "step"))
 
 
 def redrive(
@@ -100,7 +99,7 @@ def _is_single(choice: _Choice) -> bool:
     """One run or a filter, and never everything by omission."""
     has_filter = choice.wanted != verbs.DeadFilter() or choice.everything
     if (choice.run_id is not None) == has_filter:
-        raise ConfigError("name one run, or choose with --agent, --tenant, --error-type or --all")
+        raise CycloptsError(msg="name one run, or choose with --agent, --tenant, --error-type or --all.")
     return choice.run_id is not None
 
 

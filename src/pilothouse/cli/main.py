@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import NoReturn
@@ -77,13 +78,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scheduler": ("roles:scheduler", "The scheduler alone."),
     "demo": ("demo:demo", "The code steward on real sources, with a worker killed midway."),
     "submit": ("submit:submit", "Submit runs."),
-    "version": ("main:version", "The version of Pilothouse."),
+    "version": ("version:show", "The version of Pilothouse."),
 }
-
-
-def version() -> None:
-    """The version of Pilothouse."""
-    print(__version__)
 
 
 def build() -> App:
@@ -101,10 +97,15 @@ def build() -> App:
 
 def main() -> NoReturn:
     """Runs the command line and exits: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    _print_what_the_encoding_can()
     try:
-        code = build()(exit_on_error=False, print_error=True, result_action="return_value")
+        code = build()(exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
-    except CycloptsError:
+    except CycloptsError as error:
+        _tell(
+            error,
+            f"{' '.join(str(error).split())} See `{' '.join(('pilothouse', *(error.command_chain or ())))} --help`",
+        )
         sys.exit(USAGE_EXIT)
     except PilothouseError as error:
         _tell(error, str(error))
@@ -121,6 +122,13 @@ def main() -> NoReturn:
         _tell(error, f"{type(error).__name__}: {error}; this is a bug in Pilothouse, {DEBUG_HINT}")
         sys.exit(ERROR_EXIT)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_what_the_encoding_can() -> None:
+    """A mark that an old terminal cannot show becomes a question mark, never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _tell(error: Exception, message: str) -> None:

@@ -8,15 +8,20 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Column as TableColumn
 from rich.table import Table
 from rich.text import Text
 
 from pilothouse.clock import SystemClock, from_datetime
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for programs.")]
+
+AT_LEAST_ONE = validators.Number(gte=1)
+Limit = Annotated[int, Parameter(help="How many.", validator=AT_LEAST_ONE)]
 
 STATE_STYLES: Mapping[str, str] = {
     "queued": "yellow",
@@ -39,9 +44,21 @@ Column = str | tuple[str, Literal["right", "fold"]]
 PIPE_WIDTH = 160
 """Columns of what is no terminal: programs and files do not wrap."""
 
+FOLDED_WIDTH = 16
+"""What a column that may fold needs in order to read well."""
+
+GAP = 2
+
+
+class _Console(Console):
+    """Leaves a reader that went away to `main`, as a write without rich does."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
 
 def console() -> Console:
-    made = Console(highlight=False)
+    made = _Console(highlight=False)
     if not made.is_terminal:
         made.width = PIPE_WIDTH
     return made
@@ -62,7 +79,7 @@ def state(name: str) -> Text:
 
 
 def table(*columns: Column) -> Table:
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
+    made = _empty_table()
     for column in columns:
         heading, kind = (column, "") if isinstance(column, str) else column
         justify: Literal["left", "right"] = "right" if kind == "right" else "left"
@@ -70,11 +87,39 @@ def table(*columns: Column) -> Table:
     return made
 
 
-def print_table(made: Table, *, empty: str) -> None:
-    if made.row_count:
-        console().print(made)
-    else:
-        console().print(empty, style="dim")
+def _empty_table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold", show_edge=False)
+
+
+def print_table(made: Table, *, empty: str, spare: Sequence[str] = ()) -> None:
+    """The table, or a sentence; `spare` columns go, in this order, where the terminal is too narrow."""
+    out = console()
+    if not made.row_count:
+        out.print(empty, style="dim")
+        return
+    for heading in spare:
+        if _least_width(made) > out.width:
+            made = _without(made, heading)
+    out.print(made)
+
+
+def _least_width(made: Table) -> int:
+    return sum(_column_width(column) + GAP for column in made.columns) - GAP
+
+
+def _column_width(column: TableColumn) -> int:
+    widest = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+    return widest if column.no_wrap else min(widest, FOLDED_WIDTH)
+
+
+def _without(made: Table, heading: str) -> Table:
+    kept = [column for column in made.columns if column.header != heading]
+    slim = _empty_table()
+    for column in kept:
+        slim.add_column(column.header, justify=column.justify, overflow=column.overflow, no_wrap=column.no_wrap)
+    for cells in zip(*(column.cells for column in kept), strict=True):
+        slim.add_row(*cells)
+    return slim
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> Table:

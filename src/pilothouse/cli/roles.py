@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 from cyclopts import Parameter
 
 from pilothouse import payloads
-from pilothouse.cli.output import console
+from pilothouse.cli.output import AsJson, console, print_json
 from pilothouse.cli.sample import sample
 from pilothouse.cli.session import Schema, prepare_schema
-from pilothouse.config import Settings, is_child, load_settings
+from pilothouse.config import Settings, is_child, load_settings, mask
 from pilothouse.errors import ConfigError
 from pilothouse.platform import ALL_ROLES, Platform, Role, load_app
 from pilothouse.telemetry.logs import configure_logs
@@ -37,6 +37,7 @@ def up(
     host: Host = None,
     port: Port = None,
     reload: Annotated[bool, Parameter(negative="", help="Start again when a source changes.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """API, worker and scheduler in one process. Creates the database, or brings it up to date."""
     if reload:
@@ -44,7 +45,7 @@ def up(
 
         return run_reloading()
     settings = load_settings(host=host, port=port)
-    _serve(settings, load_app(app, settings), ALL_ROLES, schema="migrate", announce=_announce_up)
+    _serve(settings, load_app(app, settings), ALL_ROLES, schema="migrate", announce=_announced(_announce_up, as_json))
     return 0
 
 
@@ -53,10 +54,12 @@ def api(
     host: Host = None,
     port: Port = None,
     scheduler: Annotated[bool, Parameter(negative="", help="Run the scheduler in the same process.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """The API alone. It needs no App: agents are known from the database."""
     roles: frozenset[Role] = frozenset({"api", "scheduler"}) if scheduler else frozenset({"api"})
-    _serve(load_settings(host=host, port=port), None, roles, schema="create", announce=_announce_api)
+    settings = load_settings(host=host, port=port)
+    _serve(settings, None, roles, schema="create", announce=_announced(_announce_api, as_json))
 
 
 def worker(
@@ -66,6 +69,7 @@ def worker(
     shared: Annotated[int | None, Parameter(help="Slots that all lanes share.")] = None,
     agents: Annotated[str | None, Parameter(help="Run only these agents, separated by commas.")] = None,
     processes: Annotated[int, Parameter(help="How many worker processes to run and keep up.")] = 1,
+    as_json: AsJson = False,
 ) -> int:
     """A worker alone, or several. SIGTERM lets what runs finish for the drain time and releases the rest."""
     settings = load_settings(lanes=lanes, shared_slots=shared)
@@ -77,13 +81,14 @@ def worker(
 
         configure_logs(settings.log_level, settings.log_format, settings.log_destination)
         return keep_up(processes)
-    _serve(settings, loaded, frozenset({"worker"}), schema="create", announce=_announce_worker)
+    _serve(settings, loaded, frozenset({"worker"}), schema="create", announce=_announced(_announce_worker, as_json))
     return 0
 
 
-def scheduler() -> None:
+def scheduler(*, as_json: AsJson = False) -> None:
     """The scheduler alone: reaps vanished workers. Several may run; one leads each chore."""
-    _serve(load_settings(), None, frozenset({"scheduler"}), schema="create", announce=_announce_scheduler)
+    announce = _announced(_announce_scheduler, as_json)
+    _serve(load_settings(), None, frozenset({"scheduler"}), schema="create", announce=announce)
 
 
 def _only(app: App, names: str | None) -> App:
@@ -143,6 +148,22 @@ def _stop_or_exit(stop: asyncio.Event, number: int) -> None:
     stop.set()
 
 
+def _announced(for_people: Announce, as_json: bool) -> Announce:
+    return _announce_json if as_json else for_people
+
+
+def _announce_json(platform: Platform) -> None:
+    """What programs need to find the process's work: `url` is where the API really listens."""
+    print_json(
+        {
+            "roles": sorted(platform.roles),
+            "url": platform.url if "api" in platform.roles else None,
+            "database": mask(platform.settings.database_url),
+            "agents": sorted(platform.app.agents) if platform.app else [],
+        }
+    )
+
+
 def _announce_up(platform: Platform) -> None:
     _announce_api(platform)
     assert platform.app is not None
@@ -175,6 +196,4 @@ def _announce_scheduler(platform: Platform) -> None:
 
 
 def _announce_database(platform: Platform) -> None:
-    from pilothouse.config import mask
-
     console().print(f"  database    {mask(platform.settings.database_url)}", soft_wrap=True)

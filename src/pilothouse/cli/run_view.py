@@ -14,7 +14,8 @@ from rich.text import Text
 from pilothouse.cli import output
 
 MARKS = {"succeeded": ("✓", "green"), "failed": ("✗", "red"), "retryable": ("↻", "yellow")}
-TRACEBACK_LINES = 14
+TRACEBACK_LINES = 40
+ENGINE = "/pilothouse/engine/"
 
 
 def show_timeline(out: Console, found: dict[str, Any]) -> None:
@@ -144,13 +145,13 @@ def _children(children: list[dict[str, Any]]) -> RenderableType:
 
 
 def _logs(logs: list[dict[str, Any]]) -> Text:
-    lines = (
-        Text.assemble(
-            (output.clock_time(line["at"]), "dim"), f"  {line['level']}  {line['message']}", (_fields(line), "dim")
-        )
-        for line in logs
-    )
-    return Text("\n").join(lines)
+    return Text("\n").join(log_line(line) for line in logs)
+
+
+def log_line(line: dict[str, Any]) -> Text:
+    """What the run wrote with `ctx.log`."""
+    at = (output.clock_time(line["at"]), "dim")
+    return Text.assemble(at, f"  {line['level']}  {line['message']}", (_fields(line), "dim"))
 
 
 def _fields(line: dict[str, Any]) -> str:
@@ -161,12 +162,24 @@ def _error(error: dict[str, Any]) -> Text:
     text = Text.assemble((f"{error['type']}: {error['message']}", "red"))
     if error.get("step"):
         text.append(f"\nin step {error['step']!r}")
-    lines = str(error.get("traceback", "")).rstrip().splitlines()
+    lines = list(_users_frames(str(error.get("traceback", "")).rstrip().splitlines()))
     if len(lines) > TRACEBACK_LINES:
         lines = ["…", *lines[-TRACEBACK_LINES:]]
     if lines:
         text.append("\n" + "\n".join(lines), style="dim")
     return text
+
+
+def _users_frames(lines: list[str]) -> Iterator[str]:
+    """A traceback without what lies between the user's handler and their step; `--json` has all of it."""
+    is_engine = False
+    for line in lines:
+        if line.startswith("  File "):
+            is_engine = ENGINE in line
+        elif not line.startswith("    "):
+            is_engine = False
+        if not is_engine:
+            yield line
 
 
 def follow_line(record: dict[str, Any]) -> Text:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from pilothouse import payloads
 from pilothouse.cli import output
-from pilothouse.cli.output import AsJson
-from pilothouse.cli.run_view import follow_line, show_timeline
+from pilothouse.cli.output import AsJson, Limit
+from pilothouse.cli.run_view import show_timeline
 from pilothouse.cli.session import principal, run
+from pilothouse.cli.watching import follow
 from pilothouse.control import dead, signals
 from pilothouse.control import runs as verbs
 from pilothouse.control.timeline import timeline
 from pilothouse.control.timeline import why as ask_why
 from pilothouse.control.views import run_view
-from pilothouse.domain.runs import TERMINAL, RunState
+from pilothouse.domain.runs import RunState
 from pilothouse.errors import FieldError, InvalidInput
 from pilothouse.store.database import Database
-
-LOOK_SECONDS = 0.2
 
 RunId = Annotated[str, Parameter(help="The run's id.")]
 Reason = Annotated[str, Parameter(help="Why; it goes into the audit.")]
@@ -35,7 +33,7 @@ def list_runs(
     tenant: Annotated[str | None, Parameter(help="Only runs of this tenant.")] = None,
     parent: Annotated[str | None, Parameter(help="Only children of this run.")] = None,
     after: Annotated[str | None, Parameter(help="The last id of the page before.")] = None,
-    limit: Annotated[int, Parameter(help="How many.")] = 20,
+    limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
     """The latest runs, newest first."""
@@ -49,7 +47,9 @@ def list_runs(
         when = output.clock_time(row["created_at"])
         state_text = output.state(row["state"])
         made.add_row(row["id"], row["agent"], state_text, str(row["attempt"]), when, took)
-    return output.print_table(made, empty="no runs; submit one with `pilothouse submit AGENT INPUT`")
+    return output.print_table(
+        made, empty="no runs; submit one with `pilothouse submit AGENT INPUT`", spare=("took", "submitted")
+    )
 
 
 def show(run_id: RunId, *, as_json: AsJson = False) -> None:
@@ -78,59 +78,6 @@ def why(run_id: RunId, *, as_json: AsJson = False) -> None:
 def watch(run_id: RunId, *, as_json: AsJson = False) -> int:
     """Follow a run until it has ended; exits with 0 if it succeeded, else with 1."""
     return run(lambda db: follow(db, run_id, as_json=as_json))
-
-
-async def follow(db: Database, run_id: str, *, as_json: bool) -> int:
-    """Prints a line per record of the run until it has ended, then its result."""
-    hinted = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    unlisten = db.listen(lambda _topic: _set(loop, hinted))
-    printed = 0
-    try:
-        while True:
-            found = await timeline(db, run_id)
-            for record in found["audit"][printed:]:
-                _print_record(record, as_json=as_json)
-            printed = len(found["audit"])
-            if found["run"]["state"] in TERMINAL:
-                return _print_end(found["run"], as_json=as_json)
-            await _wait(hinted)
-    finally:
-        unlisten()
-
-
-def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(event.set)
-
-
-async def _wait(hinted: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(LOOK_SECONDS):
-            await hinted.wait()
-    except TimeoutError:
-        return
-    hinted.clear()
-
-
-def _print_record(record: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        output.print_json(record)
-    else:
-        output.console().print(follow_line(record), soft_wrap=True)
-
-
-def _print_end(found: dict[str, Any], *, as_json: bool) -> int:
-    is_good = found["state"] == RunState.SUCCEEDED
-    if as_json:
-        output.print_json(found)
-    elif is_good:
-        output.console().print_json(payloads.encode(found["output"]))
-    else:
-        error = found["error"] or {}
-        told = f"{error.get('type', found['state'])}: {error.get('message', '')}"
-        output.errors().print(f"{told}\nsee `pilothouse runs show {found['id']}`", style="red", soft_wrap=True)
-    return 0 if is_good else 1
 
 
 def cancel(run_id: RunId, *, reason: Reason = "", as_json: AsJson = False) -> None:

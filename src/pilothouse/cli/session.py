@@ -39,11 +39,13 @@ def principal() -> str:
 
 def prepare_schema(db: Database, schema: Schema) -> None:
     """Makes sure that this Pilothouse can work on the database. Raises SchemaError with the command to run."""
-    from pilothouse.store.migrations import ensure_current, is_empty, migrate
+    from pilothouse.store.migrations import ensure_current, ensure_writable, is_empty, migrate
 
     if schema == "migrate" or (schema == "create" and is_empty(db)):
         migrate(db)
     ensure_current(db)
+    if schema != "expect":
+        ensure_writable(db)
 
 
 @contextmanager

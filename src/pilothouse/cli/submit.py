@@ -10,14 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 from rich.progress import Progress
 
 from pilothouse import payloads
 from pilothouse.cli import output
 from pilothouse.cli.output import AsJson
-from pilothouse.cli.runs import follow
 from pilothouse.cli.session import principal, run
+from pilothouse.cli.watching import follow
 from pilothouse.clock import from_datetime, new_id
 from pilothouse.control.runs import MAX_BATCH, Request, Submitted, Submitter
 from pilothouse.errors import ConfigError, FieldError, InvalidInput
@@ -38,7 +38,9 @@ class _Tally:
 
 def submit(
     agent: Annotated[str, Parameter(help="The agent's name.")],
-    input: Annotated[str, Parameter(help="JSON, @FILE, or - for standard input.", allow_leading_hyphen=True)] = "{}",
+    input: Annotated[
+        str | None, Parameter(help="JSON, @FILE, or - for standard input; {} otherwise.", allow_leading_hyphen=True)
+    ] = None,
     *,
     lane: Annotated[str | None, Parameter(help="critical, normal or low; the agent's own otherwise.")] = None,
     priority: Annotated[int | None, Parameter(help="0 to 9; higher goes first within the lane.")] = None,
@@ -61,8 +63,10 @@ def submit(
         tenant=tenant,
     )
     if jsonl is not None:
+        if input is not None or watch:
+            raise CycloptsError(msg="--jsonl takes its inputs from the file; leave out INPUT and --watch.")
         return run(lambda db: _submit_file(db, template, jsonl, as_json=as_json))
-    request = replace(template, input=_parse(_read(input), "the input"))
+    request = replace(template, input=_parse(_read(input or "{}"), "the input"))
     return run(lambda db: _submit_one(db, request, watch=watch, as_json=as_json))
 
 

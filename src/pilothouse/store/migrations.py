@@ -16,7 +16,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Literal, NamedTuple, TypeAlias
 
-from pilothouse.errors import SchemaError
+from pilothouse.errors import SchemaError, StoreReadOnly
 from pilothouse.store.database import Database, Row, Transaction
 from pilothouse.store.statements import split_script
 
@@ -57,6 +57,7 @@ _CREATE = """CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at BIGINT NOT NULL
 )"""
 _APPLIED = "SELECT version, name, checksum, phase, applied_at FROM schema_migrations ORDER BY version"
+_WRITE_NOTHING = "DELETE FROM schema_migrations WHERE version < 0"
 _RECORD = """INSERT INTO schema_migrations (version, name, checksum, phase, applied_at)
 VALUES (:version, :name, :checksum, :phase, :now)"""
 
@@ -124,6 +125,14 @@ def ensure_current(db: Database, *, folder: Traversable | None = None) -> None:
 def is_empty(db: Database) -> bool:
     """Whether the database has no tables at all."""
     return not db.administer(lambda tx: tx.fetch_all(_TABLES[tx.dialect]))
+
+
+def ensure_writable(db: Database) -> None:
+    """Raise StoreReadOnly where this process may only read the database, which SQLite tells no sooner than a write."""
+    try:
+        db.administer(lambda tx: tx.execute(_WRITE_NOTHING))
+    except StoreReadOnly as error:
+        raise StoreReadOnly(f"nothing can be written to the database: {error}") from error
 
 
 def load_migrations(dialect: str, folder: Traversable | None = None) -> list[Migration]:
