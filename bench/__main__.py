@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import shutil
 import statistics
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import floor, product
+from pilothouse.engine.loops import new_runner
 from tests.postgres_server import close_run_directory, create_server, open_run_directory
 
 RESULTS = Path(__file__).parent / "results.json"
 ROUNDS = 3
+T = TypeVar("T")
 SUBMITS = {"submits, one caller": 1, "submits, 64 callers": 64, "submits, batches": 500}
 """What is measured, and how many rows the floor commits at once beside it."""
 
@@ -42,23 +44,28 @@ class Figure:
         return None if self.floor is None else self.value / self.floor
 
 
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    with new_runner() as runner:
+        return runner.run(work)
+
+
 def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
     """The median of several rounds, each on a new database."""
     runs, batch = int(6000 * scale), product.SLOTS
-    drained = [asyncio.run(product.drain_rate(new_url(), "noop", runs)) for _ in range(ROUNDS)]
+    drained = [_run(product.drain_rate(new_url(), "noop", runs)) for _ in range(ROUNDS)]
     drain_floor = [floor.drain_rates(new_url(), runs, batch, 0)[0] for _ in range(ROUNDS)]
     yield Figure(store, "no-op runs drained", "/s", statistics.median(drained), statistics.median(drain_floor))
-    with_steps = [10 * asyncio.run(product.drain_rate(new_url(), "ten_steps", runs // 10)) for _ in range(ROUNDS)]
+    with_steps = [10 * _run(product.drain_rate(new_url(), "ten_steps", runs // 10)) for _ in range(ROUNDS)]
     step_floor = [floor.drain_rates(new_url(), runs // 10, batch, 10)[1] for _ in range(ROUNDS)]
     yield Figure(store, "checkpoints", "/s", statistics.median(with_steps), statistics.median(step_floor))
     yield from _submits(store, new_url, runs)
-    median, worst = asyncio.run(product.pick_up_ms(new_url(), int(200 * scale) or 1))
+    median, worst = _run(product.pick_up_ms(new_url(), int(200 * scale) or 1))
     yield Figure(store, "pick-up, median", "ms", median)
     yield Figure(store, "pick-up, 99th percentile", "ms", worst)
 
 
 def _submits(store: str, new_url: Callable[[], str], runs: int) -> Iterator[Figure]:
-    rates = [asyncio.run(product.submit_rates(new_url(), runs)) for _ in range(ROUNDS)]
+    rates = [_run(product.submit_rates(new_url(), runs)) for _ in range(ROUNDS)]
     for name, index, batch in (
         ("submits, one caller", 0, 1),
         ("submits, 64 callers", 1, 64),

@@ -56,12 +56,31 @@ def test_now_is_the_servers_clock_unless_it_is_bound() -> None:
     assert SqlTexts("sqlite", bind_now=False)["SELECT :now"].parameters == frozenset()
 
 
-def test_rows_are_arrays_on_postgresql_and_one_row_on_sqlite() -> None:
+def test_rows_are_arrays_on_postgresql_and_values_on_sqlite() -> None:
     text = "SELECT * FROM @rows(run_id text, score double precision) AS item"
 
     assert sql("postgres", text) == "SELECT * FROM unnest($1::text[], $2::double precision[]) AS item(run_id, score)"
-    assert sql("sqlite", text) == "SELECT * FROM (SELECT :run_id AS run_id, :score AS score) AS item"
-    assert SqlTexts("sqlite", bind_now=True)[text].columns == {"run_id", "score"}
+    statement = SqlTexts("sqlite", bind_now=True)[text]
+    values = "SELECT * FROM (SELECT column1 AS run_id, column2 AS score FROM (VALUES {})) AS item"
+    assert statement.with_rows(1) == (values.format("(?1, ?)"),)
+    assert statement.with_rows(3) == (values.format("(?1, ?), (?, ?), (?, ?)"),)
+    assert statement.columns == {"run_id", "score"}
+
+
+def test_now_comes_before_the_rows_wherever_it_stands() -> None:
+    statement = SqlTexts("sqlite", bind_now=True)["SELECT item.id, :now FROM @rows(id text) AS item"]
+
+    assert statement.with_rows(2) == ("SELECT item.id, ?1 FROM (SELECT column1 AS id FROM (VALUES (?2), (?))) AS item",)
+
+
+def test_a_block_of_sqlite_may_write_after_its_answer() -> None:
+    rows = "SELECT item.id FROM @rows(id text) AS item"
+    text = f"{rows}; DELETE FROM t WHERE id IN ({rows})"
+
+    answer, write = SqlTexts("sqlite", bind_now=True)[text].with_rows(1)
+
+    assert (answer.split()[0], write.split()[0]) == ("SELECT", "DELETE")
+    assert answer.count("(?1)") == write.count("(?1)") == 1
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pilothouse.cli.output import AsJson, console, print_json
 from pilothouse.cli.sample import sample
 from pilothouse.cli.session import Schema, prepare_schema
 from pilothouse.config import Settings, is_child, load_settings, mask
+from pilothouse.engine.loops import new_runner
 from pilothouse.errors import ConfigError
 from pilothouse.platform import ALL_ROLES, Platform, Role, load_app
 from pilothouse.telemetry.logs import configure_logs
@@ -107,7 +108,7 @@ def _only(app: App, names: str | None) -> App:
 
 def _serve(settings: Settings, app: App | None, roles: frozenset[Role], *, schema: Schema, announce: Announce) -> None:
     configure_logs(settings.log_level, settings.log_format, settings.log_destination)
-    with asyncio.Runner() as runner:
+    with new_runner() as runner:
         runner.run(_serve_until_stopped(Platform(settings, app, roles), schema, announce))
         if asyncio.all_tasks(runner.get_loop()):
             _exit_without_abandoned_handlers()

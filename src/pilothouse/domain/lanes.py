@@ -37,6 +37,16 @@ class Demand:
         """How many runs one lane could fill at most."""
         return max((count + self.shared for count in self.reserved.values()), default=0)
 
+    def at_most(self, count: int) -> Demand:
+        """The part of it that asks for no more than `count` runs of one kind of slot."""
+        reserved = {lane: min(own, count) for lane, own in self.reserved.items()}
+        return Demand(reserved, min(self.shared, count))
+
+    def without(self, other: Demand) -> Demand:
+        """What is left of it when `other` has had its part."""
+        reserved = {lane: max(0, own - other.reserved.get(lane, 0)) for lane, own in self.reserved.items()}
+        return Demand(reserved, max(0, self.shared - other.shared))
+
     def only(self, lanes: Collection[Lane]) -> Demand:
         """The part of it that asks for `lanes`."""
         return Demand({lane: count for lane, count in self.reserved.items() if lane in lanes}, self.shared)

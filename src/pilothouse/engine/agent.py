@@ -40,10 +40,7 @@ class Agent:
     handler: Handler
     options: AgentOptions
     signature: Signature
-
-    @property
-    def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.handler)
+    is_async: bool
 
     def card(self, app: str, default_timeout_seconds: float) -> AgentCard:
         options = self.options
@@ -79,4 +76,4 @@ def make_agent(name: str, handler: Handler, options: AgentOptions) -> Agent:
             raise ConfigError(f"agent {name!r}: {option} is {value}; it must be more than 0")
     if options.priority not in range(10):
         raise ConfigError(f"agent {name!r}: priority is {options.priority}; it must be 0 to 9")
-    return Agent(name, handler, options, read_signature(handler, name))
+    return Agent(name, handler, options, read_signature(handler, name), inspect.iscoroutinefunction(handler))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
@@ -77,7 +75,7 @@ class Attempt:
         self.stop_reason: StopReason | None = None
         self.stop_note = ""
         self.parked: list[Parked] = []
-        self.abandoned: asyncio.Future[None] = self.loop.create_future()
+        self.over: asyncio.Future[None] = self.loop.create_future()
         self.has_ended = False
         self._claimed_monotonic = services.clock.monotonic()
         self._busy = 0
@@ -106,14 +104,13 @@ class Attempt:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
+    def busy(self) -> _Busy:
         """Marks that a step is under way, so that a wait of another branch does not suspend the run yet."""
-        self._busy += 1
-        try:
-            yield
-        finally:
-            self._busy -= 1
+        return _Busy(self)
+
+    def change_busy(self, change: int) -> None:
+        self._busy += change
+        if self.parked:
             self._watch_for_quiet(QUIET_TURNS)
 
     async def refuse_if_stopped(self) -> None:
@@ -156,8 +153,24 @@ class Attempt:
         self.stop_reason, self.stop_note = reason, note
         for task in tuple(self._tasks):
             task.cancel()
-        self.loop.call_later(ABANDON_SECONDS, self._abandon)
+        self.loop.call_later(ABANDON_SECONDS, self.end)
 
-    def _abandon(self) -> None:
-        if not self.abandoned.done():
-            self.abandoned.set_result(None)
+    def end(self, _task: asyncio.Future[Any] | None = None) -> None:
+        """The handler has ended, or nobody waits for it any more."""
+        if not self.over.done():
+            self.over.set_result(None)
+
+
+class _Busy:
+    """One step's time under way."""
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> None:
+        self._attempt.change_busy(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._attempt.change_busy(-1)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from pydantic import TypeAdapter
 
@@ -22,7 +21,7 @@ from pilothouse.domain.runs import TERMINAL, RunState
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.failures import describe_error
 from pilothouse.engine.journal import StepRequest, current_path
-from pilothouse.engine.signature import decode_result, encode_result, result_adapter
+from pilothouse.engine.signature import StepTraits, decode_result, encode_result, step_traits
 from pilothouse.errors import ChildError, FatalError, ResultError, StepError, WaitTimeout
 from pilothouse.store.database import Row
 from pilothouse.telemetry.events import StepExecuted
@@ -110,15 +109,17 @@ class Context:
         Raises StepError once the step has failed for good, DuplicateStep for a name used before, DivergenceError
         where an earlier attempt finished this step with another request, ResultError for a result that is not JSON.
         """
-        request = {"function": getattr(function, "__qualname__", repr(type(function))), "args": args, "kwargs": kwargs}
-        await self._attempt.refuse_if_stopped()
-        asked, stored = self._attempt.journal.open(name, STEP_KIND, request)
-        adapter = result_adapter(function)
+        attempt = self._attempt
+        if attempt.stop_reason is not None:
+            await attempt.refuse_if_stopped()
+        traits = step_traits(function)
+        request = {"function": traits.name, "args": args, "kwargs": kwargs}
+        asked, stored = attempt.journal.open(name, STEP_KIND, request)
         if stored is not None:
-            return _answer(stored, adapter)
-        with self._attempt.busy():
-            call = _StepCall(self._attempt, asked, function, args, kwargs, retry, timeout_seconds)
-            return decode_result(await call.run(adapter), adapter)
+            return _answer(stored, traits.output)
+        with attempt.busy():
+            call = _StepCall(attempt, asked, function, traits, args, kwargs, retry, timeout_seconds)
+            return decode_result(await call.run(), traits.output)
 
     async def sleep(
         self, name: str, *, seconds: float = 0.0, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0
@@ -270,7 +271,7 @@ class Context:
         with self._attempt.busy():
             now = self._attempt.now_us()
             checkpoint = _checkpoint(self._attempt, asked, result=result, started_at=now, tries=1)
-            await self._attempt.services.writer.checkpoint(replace(checkpoint, children=children))
+            await self._attempt.services.writer.checkpoint(checkpoint._replace(children=children))
 
     async def _store_error(self, asked: StepRequest, error: Exception) -> None:
         with self._attempt.busy():
@@ -294,63 +295,67 @@ class Child:
         return outputs[0]
 
 
-@dataclass(frozen=True, slots=True)
-class _StepCall:
+class _StepCall(NamedTuple):
     """The tries of one step."""
 
     attempt: Attempt
     asked: StepRequest
     function: Callable[..., Any]
+    traits: StepTraits
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     retry: RetryPolicy
     timeout_seconds: float | None
 
-    async def run(self, adapter: TypeAdapter[Any] | None) -> str:
+    async def run(self) -> str:
         started_at, tries = self.attempt.now_us(), 0
         while True:
             tries += 1
             try:
-                value = await self._call()
+                value = await (self._call() if self.timeout_seconds is None else self._call_in_time())
             except Exception as error:  # noqa: BLE001 - user code; recorded or tried again
                 if isinstance(error, FatalError) or not self.retry.is_worth_another_try(error, tries):
                     await self._give_up(error, started_at, tries)
                 await asyncio.sleep(self.retry.backoff.delay_seconds(tries, random.random()))
                 continue
-            text = self._encode(value, adapter)
+            text = self._encode(value)
             await self._finish(text, started_at, tries)
             return text
 
-    def _encode(self, value: Any, adapter: TypeAdapter[Any] | None) -> str:
+    def _encode(self, value: Any) -> str:
         try:
-            return encode_result(value, adapter, f"step {self.asked.key!r}")
+            return encode_result(value, self.traits.output, f"step {self.asked.key!r}")
         except ResultError as error:
             error.step = self.asked.key
             raise
 
-    async def _call(self) -> Any:
-        token = current_path.set(self.asked.key)
+    async def _call_in_time(self) -> Any:
         limit = asyncio.timeout(self.timeout_seconds)
         try:
             async with limit:
-                if inspect.iscoroutinefunction(self.function):
-                    return await self.function(*self.args, **self.kwargs)
-                value = await self.attempt.services.threads.run(self.function, *self.args, **self.kwargs)
-                return await value if inspect.isawaitable(value) else value
+                return await self._call()
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise TimeoutError(f"no result within {self.timeout_seconds} s") from error
+
+    async def _call(self) -> Any:
+        token = current_path.set(self.asked.key)
+        try:
+            if self.traits.is_async:
+                return await self.function(*self.args, **self.kwargs)
+            value = await self.attempt.services.threads.run(self.function, *self.args, **self.kwargs)
+            return await value if isinstance(value, Awaitable) else value
         finally:
             current_path.reset(token)
 
     async def _finish(self, result: str, started_at: int, tries: int) -> None:
         attempt = self.attempt
         attempt.journal.executed += 1
-        attempt.services.emitter.emit(
-            StepExecuted(attempt.claim.run_id, attempt.claim.attempt, self.asked.key, attempt.now_us() - started_at)
-        )
         checkpoint = _checkpoint(attempt, self.asked, result=result, started_at=started_at, tries=tries)
+        attempt.services.emitter.emit(
+            StepExecuted(checkpoint.run_id, checkpoint.attempt, self.asked.key, checkpoint.finished_at - started_at)
+        )
         await attempt.services.writer.checkpoint(checkpoint)
 
     async def _give_up(self, error: Exception, started_at: int, tries: int) -> None:
@@ -369,9 +374,10 @@ def _checkpoint(
     started_at: int,
     tries: int,
 ) -> Checkpoint:
+    claim = attempt.claim
     return Checkpoint(
-        run_id=attempt.claim.run_id,
-        attempt=attempt.claim.attempt,
+        run_id=claim.run_id,
+        attempt=claim.attempt,
         key=asked.key,
         kind=asked.kind,
         request_hash=asked.hash,

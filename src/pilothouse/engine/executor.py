@@ -117,7 +117,8 @@ async def call(attempt: Attempt) -> Ended:
         attempt.own(task)
     seconds, reason = _time_limit(attempt)
     timer = attempt.loop.call_later(seconds, attempt.stop, reason)
-    await asyncio.wait({task, attempt.abandoned}, return_when=asyncio.FIRST_COMPLETED)
+    task.add_done_callback(attempt.end)
+    await attempt.over
     timer.cancel()
     if not task.done():
         _abandon(attempt, task)

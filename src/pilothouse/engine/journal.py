@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_jsonable_python
 
@@ -21,8 +20,7 @@ MAX_NAME_LENGTH = 255
 current_path: ContextVar[str] = ContextVar("pilothouse_step_path", default="")
 
 
-@dataclass(frozen=True, slots=True)
-class StepRequest:
+class StepRequest(NamedTuple):
     """What the code asks for: under which key, and which answer would still fit."""
 
     key: str

@@ -64,12 +64,9 @@ class _Load:
         self.progress = {}
         return taken
 
-    def fail(self, error: Exception) -> None:
-        futures: list[asyncio.Future[Any]] = [future for _, future in self.checkpoints]
-        futures += [future for _, future in self.settlements]
-        for future in futures:
-            if not future.done():
-                future.set_exception(error)
+    def failed(self, error: Exception) -> _Written:
+        """The same error for everyone who waits."""
+        return _Written([error] * len(self.checkpoints), [error] * len(self.settlements), [])
 
     def split(self) -> list[_Load]:
         """One load per write, so that a row that cannot be written fails alone."""
@@ -95,20 +92,25 @@ class _Written:
     """The answers of one cycle, in the order of what was asked."""
 
     checkpoints: Sequence[Exception | None]
-    settled: set[AttemptKey]
+    settlements: Sequence[bool | Exception]
     claimed: list[ClaimedRun]
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The worker behind a pump. `demand` says what it can take now, `holds` whether it knows of an attempt as its own;
-    the others tell it what happened."""
+    """The worker behind a pump. `claim_limit` bounds the runs of one claim per kind of slot, `demand` says what it can
+    take now, `holds` whether it knows of an attempt as its own.
+
+    `on_claimed` takes the slots of claimed runs, `start` begins their attempts; the others tell it what happened.
+    """
 
     worker_id: str
     agents: Sequence[str]
+    claim_limit: int
     demand: Callable[[], Demand]
     holds: Callable[[AttemptKey], bool]
     on_claimed: Callable[[list[ClaimedRun]], None]
+    start: Callable[[list[ClaimedRun]], None]
     on_lease_lost: Callable[[], None]
     on_paused: Callable[[str], None]
     on_resumed: Callable[[], None]
@@ -126,37 +128,38 @@ class Pump:
         self._cycles: set[asyncio.Task[None]] = set()
         self._hungry: frozenset[Lane] = frozenset()
         self._logging: set[AttemptKey] = set()
-        self._is_claiming = False
+        self._promised: list[Demand] = []
+        self._is_asked = False
         self._paused_at: float | None = None
 
     async def checkpoint(self, checkpoint: Checkpoint) -> None:
         """Returns once the checkpoint is durable. Raises LeaseLost, or Refused for a child that does not fit."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.checkpoints.append((checkpoint, future))
-        self._start_cycle()
+        self._ask_for_cycle()
         await future
 
     async def settle(self, settlement: Settlement) -> bool:
         """Returns once the settlement is durable; False where the attempt was not this worker's any more."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.settlements.append((settlement, future))
-        self._start_cycle()
+        self._ask_for_cycle()
         return await future
 
     def log(self, line: LogLine) -> None:
         self._waiting.logs.append(line)
         if len(self._waiting.logs) > LOG_LIMIT:
             del self._waiting.logs[0]
-        self._start_cycle()
+        self._ask_for_cycle()
 
     def progress(self, key: AttemptKey, done: int, total: int | None) -> None:
         self._waiting.progress[key] = (done, total)
-        self._start_cycle()
+        self._ask_for_cycle()
 
     def claim(self) -> None:
         """Asks for new runs with the next cycle."""
         self._hungry = frozenset(Lane)
-        self._start_cycle()
+        self._ask_for_cycle()
 
     def stop_claiming(self) -> None:
         self._hungry = frozenset()
@@ -179,14 +182,21 @@ class Pump:
 
     async def close(self, patience_seconds: float) -> bool:
         """Waits until everything that was asked for is written; False where the database stayed away for too long."""
-        while self._cycles and self.paused_seconds < patience_seconds:
-            await asyncio.wait(set(self._cycles), timeout=CLOSE_LOOK_SECONDS)
+        while (self._cycles or self._is_asked) and self.paused_seconds < patience_seconds:
+            await asyncio.wait({*self._cycles, asyncio.ensure_future(asyncio.sleep(0))}, timeout=CLOSE_LOOK_SECONDS)
         is_written = not self._cycles
         for cycle in tuple(self._cycles):
             cycle.cancel()
         return is_written
 
+    def _ask_for_cycle(self) -> None:
+        """In the next turn of the loop, so that what comes in this turn goes out together."""
+        if self._free and not self._is_asked:
+            self._is_asked = True
+            asyncio.get_running_loop().call_soon(self._start_cycle)
+
     def _start_cycle(self) -> None:
+        self._is_asked = False
         if not self._free:
             return
         demand = self._demand()
@@ -195,42 +205,52 @@ class Pump:
             return
         self._free -= 1
         if demand is not None:
-            self._is_claiming, self._hungry = True, self._hungry - demand.reserved.keys()
+            self._promised.append(demand)
         self._logging.update(line.key for line in load.logs)
-        task = asyncio.get_running_loop().create_task(self._cycle(load, demand))
+        task = asyncio.get_running_loop().create_task(self._run_cycle(load, demand))
         self._cycles.add(task)
-        task.add_done_callback(self._end_cycle)
+        task.add_done_callback(self._forget_cycle)
 
     def _demand(self) -> Demand | None:
-        """What to claim with this cycle; one cycle at a time claims, so that slots are not promised twice."""
-        if not self._hungry or self._is_claiming:
+        """What to claim with this cycle: the free slots that no other cycle is filling already."""
+        if not self._hungry:
             return None
         demand = self._owner.demand().only(self._hungry)
-        return None if demand.is_empty else demand
+        for promised in self._promised:
+            demand = demand.without(promised)
+        asked = demand.at_most(self._owner.claim_limit)
+        if asked.is_empty:
+            return None
+        if asked == demand:
+            self._hungry = frozenset()
+        return asked
 
-    def _end_cycle(self, task: asyncio.Task[None]) -> None:
-        self._cycles.discard(task)
+    async def _run_cycle(self, load: _Load, demand: Demand | None) -> None:
+        """The next cycle starts before what this one answers takes its turns of the loop: the database is kept busy."""
+        written = await self._written(load, demand)
+        self._logging.difference_update(line.key for line in load.logs)
+        if demand is not None:
+            self._answer_claim(written.claimed, demand)
         self._free += 1
+        self._start_cycle()
+        self._owner.start(written.claimed)
+        self._answer(load, written)
+
+    def _forget_cycle(self, task: asyncio.Task[None]) -> None:
+        self._cycles.discard(task)
         if not task.cancelled():
             task.result()
-            self._start_cycle()
 
-    async def _cycle(self, load: _Load, demand: Demand | None) -> None:
+    async def _written(self, load: _Load, demand: Demand | None) -> _Written:
         try:
-            written = await self._write(load, demand)
+            return await self._write(load, demand)
         except LeaseLost as error:
             self._resume()
-            load.fail(error)
             self._hungry = frozenset()
             self._owner.on_lease_lost()
+            return load.failed(error)
         except Exception as error:  # noqa: BLE001 - a row that no store takes must not take its neighbours with it
-            await self._write_singly(load, error)
-        else:
-            self._answer(load, written, demand)
-        finally:
-            self._logging.difference_update({line.key for line in load.logs})
-            if demand is not None:
-                self._is_claiming = False
+            return await self._write_singly(load, error)
 
     async def _write(self, load: _Load, demand: Demand | None) -> _Written:
         """One transaction; while the database is away it is tried again, and nothing is forgotten.
@@ -275,7 +295,7 @@ class Pump:
         refused = [c for c in checkpoints if (c.run_id, c.key) not in found.stored]
         refusals = iter(attempts.write_checkpoints(tx, refused))
         answers = [None if (c.run_id, c.key) in found.stored else next(refusals) for c in checkpoints]
-        return _Written(answers, found.ended, unheard)
+        return _Written(answers, [s.key in found.ended for s, _ in load.settlements], unheard)
 
     def _work(self, tx: Transaction, load: _Load, demand: Demand | None) -> _Written:
         owner = self._owner
@@ -287,41 +307,46 @@ class Pump:
         attempts.write_progress(tx, load.progress)
         settled = attempts.settle_attempts(tx, settlements, principal=f"worker:{owner.worker_id}")
         claimed = attempts.claim_runs(tx, owner.worker_id, demand, owner.agents) if demand is not None else []
-        return _Written(checkpoints, settled, claimed)
+        return _Written(checkpoints, [s.key in settled for s in settlements], claimed)
 
-    def _answer(self, load: _Load, written: _Written, demand: Demand | None) -> None:
-        for (_, stored), error in zip(load.checkpoints, written.checkpoints, strict=True):
-            if stored.done():
-                continue
-            if error is None:
-                stored.set_result(None)
-            else:
-                stored.set_exception(error)
-        for settlement, ended in load.settlements:
-            if not ended.done():
-                ended.set_result(settlement.key in written.settled)
-        if demand is not None:
-            self._answer_claim(written.claimed, demand)
+    def _answer(self, load: _Load, written: _Written) -> None:
+        for (_, stored), refusal in zip(load.checkpoints, written.checkpoints, strict=True):
+            _resolve(stored, refusal)
+        for (_, ended), answer in zip(load.settlements, written.settlements, strict=True):
+            _resolve(ended, answer)
         if load.makes_runs_due:
             self._db.notify(runs.WAKE_RUNS)
 
     def _answer_claim(self, claimed: list[ClaimedRun], demand: Demand) -> None:
         """A lane that may hold more stays hungry: the next free slot asks again at once."""
-        self._hungry |= demand.unsated(Counter(run.lane for run in claimed))
+        self._promised.remove(demand)
+        unsated = demand.unsated(Counter(run.lane for run in claimed))
+        self._hungry = (self._hungry - demand.reserved.keys()) | unsated
         self._owner.on_claimed(claimed)
 
-    async def _write_singly(self, load: _Load, error: Exception) -> None:
+    async def _write_singly(self, load: _Load, error: Exception) -> _Written:
         if load.is_empty:
             self._owner.on_fault(error)  # the next poll claims again
-            return
-        if load.size == 1:
-            load.fail(error)
-            return
+        if load.size <= 1:
+            return load.failed(error)
         self._hungry = frozenset(Lane)
-        for single in load.split():
-            await self._cycle(single, None)
+        singles = [await self._written(single, None) for single in load.split()]
+        return _Written(
+            [answer for single in singles for answer in single.checkpoints],
+            [answer for single in singles for answer in single.settlements],
+            [],
+        )
 
     def _resume(self) -> None:
         if self._paused_at is not None:
             self._paused_at = None
             self._owner.on_resumed()
+
+
+def _resolve(future: asyncio.Future[Any], answer: object) -> None:
+    if future.done():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUserError
@@ -150,9 +150,25 @@ def any_adapter() -> TypeAdapter[Any]:
     return TypeAdapter(Any)
 
 
+class StepTraits(NamedTuple):
+    """What a step's function is: its name as a request shows it, its return type, and whether it is called in a thread.
+
+    `output` is None where the annotation says nothing that can be read back.
+    """
+
+    name: str
+    output: TypeAdapter[Any] | None
+    is_async: bool
+
+
 @lru_cache(maxsize=1024)
-def result_adapter(function: Handler) -> TypeAdapter[Any] | None:
-    """The adapter of a step function's return annotation; None where it says nothing that can be read back."""
+def step_traits(function: Handler) -> StepTraits:
+    """Looked up once per function."""
+    name = getattr(function, "__qualname__", repr(type(function)))
+    return StepTraits(name, _result_adapter(function), inspect.iscoroutinefunction(function))
+
+
+def _result_adapter(function: Handler) -> TypeAdapter[Any] | None:
     try:
         hint = typing.get_type_hints(function, include_extras=True).get("return", Any)
         return None if hint is Any else TypeAdapter(hint)

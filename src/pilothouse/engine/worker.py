@@ -43,6 +43,9 @@ P = ParamSpec("P")
 
 CANCEL_LOOK_SECONDS = 0.1
 
+CLAIMS_PER_ROUND, LEAST_CLAIM = 2, 32
+"""A worker fills its slots in this many parts of at least so many runs: some run while others are written."""
+
 REGISTER_SECONDS = 1.0
 """How long to wait before the next try of a worker that could not register."""
 
@@ -139,9 +142,11 @@ class Worker:
         return Owner(
             worker_id=self.id,
             agents=sorted(self._agents),
+            claim_limit=max(LEAST_CLAIM, self._options.slots.total // CLAIMS_PER_ROUND),
             demand=self._demand,
             holds=lambda key: key in self._tasks,
-            on_claimed=self._start_attempts,
+            on_claimed=self._reserve_slots,
+            start=self._start_attempts,
             on_lease_lost=self._lose_lease,
             on_paused=lambda reason: self._emitter.emit(WorkerPaused(self.id, reason)),
             on_resumed=lambda: self._emitter.emit(WorkerResumed(self.id)),
@@ -222,10 +227,13 @@ class Worker:
         self._hinted.add(topic)
         self._wake.set()
 
-    def _start_attempts(self, claimed: list[ClaimedRun]) -> None:
+    def _reserve_slots(self, claimed: list[ClaimedRun]) -> None:
         for claim in claimed:
             self._in_use[claim.lane] += 1
             self._running[claim.key] = None
+
+    def _start_attempts(self, claimed: list[ClaimedRun]) -> None:
+        for claim in claimed:
             task = asyncio.get_running_loop().create_task(self._attempt(claim))
             self._tasks[claim.key] = task
             task.add_done_callback(partial(self._forget, claim.key))

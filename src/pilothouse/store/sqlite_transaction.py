@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
+
+import orjson
 
 from pilothouse.clock import Clock
 from pilothouse.errors import StoreError, StoreFull, StoreReadOnly, StoreUnavailable
@@ -14,6 +18,14 @@ from pilothouse.store.database import Row
 from pilothouse.store.statements import SqlTexts, Statement, Statements
 
 FREE_BYTES_NEEDED = 1 << 20
+
+AS_ONE_VALUE = "rows_json"
+"""The column of a hot statement that answers with all its rows in one value. Fetched one by one, each row would let go
+of the interpreter and wait for its turn again."""
+
+CHUNKS = (128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows of one statement. Few sizes, so that each text is prepared once; 128 rows of the widest table stay far below
+SQLite's limit of 32,766 parameters."""
 
 _FULL = (StoreFull, "{doing} failed, the disk of {path} is full; free some space")
 _CLOSED = (StoreUnavailable, "{doing} failed, {path} cannot be opened; may this user write to its folder?")
@@ -82,33 +94,51 @@ class SqliteTransaction(Closings):
 
     def fetch_many(self, statement: str, rows: Sequence[Mapping[str, object]]) -> list[Row]:
         found = self._statements[statement]
-        return [row for bound in self._bound_rows(found, rows) for row in self._fetch(found, bound)]
+        return [row for texts, values in self._chunks(found, rows) for row in self._fetch(found, values, texts)]
 
     def send_many(self, statement: str, rows: Sequence[Mapping[str, object]]) -> None:
         found = self._statements[statement]
         try:
-            for bound in self._bound_rows(found, rows):
-                self._connection.execute(found.sql, bound)
+            for texts, values in self._chunks(found, rows):
+                for text in texts:
+                    self._connection.execute(text, values)
         except sqlite3.Error as error:
             raise self._fail(found, error) from error
 
-    def _fetch(self, statement: Statement, parameters: Mapping[str, object]) -> list[Row]:
+    def _fetch(
+        self, statement: Statement, values: Mapping[str, object] | Sequence[object], texts: Sequence[str] = ()
+    ) -> list[Row]:
+        """The rows of the first text; those after it only write."""
+        first, *others = texts or (statement.sql,)
         try:
-            cursor = self._connection.execute(statement.sql, parameters)
+            cursor = self._connection.execute(first, values)
             rows = cursor.fetchall()
+            for text in others:
+                self._connection.execute(text, values)
         except sqlite3.Error as error:
             raise self._fail(statement, error) from error
         if not rows:
             return []
         names = [column[0] for column in cursor.description]
+        if names == [AS_ONE_VALUE]:
+            answer: list[Row] = orjson.loads(rows[0][0])
+            return answer
         return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def _bound_rows(self, statement: Statement, rows: Sequence[Mapping[str, object]]) -> Sequence[Mapping[str, object]]:
+    def _chunks(
+        self, statement: Statement, rows: Sequence[Mapping[str, object]]
+    ) -> Iterator[tuple[Sequence[str], list[object]]]:
+        """The statement's texts and values for as many rows at once as possible: each call lets other threads run."""
         statement.check_rows(rows)
-        if not statement.binds_now:
-            return rows
-        now = self._clock.now_us()
-        return [{**row, "now": now} for row in rows]
+        names = [name for name in statement.bound if name != "now"]
+        values_of = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
+        tuples = list(map(values_of, rows))
+        now = [self._clock.now_us()] if statement.binds_now else []
+        start = 0
+        for size in CHUNKS:
+            while len(tuples) - start >= size:
+                yield statement.with_rows(size), [*now, *chain.from_iterable(tuples[start : start + size])]
+                start += size
 
     def _fail(self, statement: Statement, error: sqlite3.Error) -> StoreError:
         explained = explain(error, f"statement {statement.name[:100]!r}", self._path)

@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Literal, NoReturn
@@ -29,6 +30,12 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
+_ROWS = "/*rows*/"
+"""Stands in SQLite's text for the rows, of which each call has another number."""
+
+_THEN = "/*then*/"
+"""Parts two statements of one block."""
+
 _POSTGRES_NOW = "(extract(epoch from statement_timestamp()) * 1000000)::bigint"
 
 
@@ -42,6 +49,10 @@ class Statement:
     columns: frozenset[str]
     bound: tuple[str, ...]
     binds_now: bool
+
+    def with_rows(self, count: int) -> tuple[str, ...]:
+        """SQLite's texts for this many rows. Their parameters: `now`, if the statement binds it, then the rows'."""
+        return _with_rows(self.sql, len(self.columns), count, first=1 + self.binds_now)
 
     def check(self, parameters: Mapping[str, object]) -> None:
         """Raise TypeError unless exactly the statement's parameters are given and it takes no rows."""
@@ -63,6 +74,14 @@ class Statement:
         raise TypeError(
             f"statement {self.name!r} takes the {what} {sorted(wanted)}: missing {missing}, unknown {unknown}"
         )
+
+
+@lru_cache(maxsize=1024)
+def _with_rows(sql: str, width: int, count: int, *, first: int) -> tuple[str, ...]:
+    row = ", ".join(["?"] * width)
+    numbered = f"(?{first}{row[1:]})"  # the marks after it count on
+    rows = ", ".join([numbered, *[f"({row})"] * (count - 1)])
+    return tuple(part.replace(_ROWS, rows) for part in sql.split(_THEN))
 
 
 class Statements:
@@ -179,13 +198,20 @@ class _Compiler:
         self.bound: list[str] = []
         self.scalars: set[str] = set()
         self.columns: list[str] = []
+        self.has_rows = self.has_rows_yet = False
 
     def compile(self, block: str) -> str:
-        sql = "".join(map(self._rewrite, _TOKEN.finditer(block)))
+        self.has_rows = any(token["columns"] is not None for token in _TOKEN.finditer(block))
+        parts = split_script(block) if self.dialect == "sqlite" and self.has_rows else [block]
+        sql = _THEN.join(self._compile_part(part).strip().removesuffix(";") for part in parts)
         both = self.scalars.intersection(self.columns)
         if both:
             raise StoreError(f"statement {self.name!r} uses {sorted(both)} both as column of @rows and as parameter")
-        return sql.strip().removesuffix(";")
+        return sql
+
+    def _compile_part(self, part: str) -> str:
+        self.has_rows_yet = False
+        return "".join(map(self._rewrite, _TOKEN.finditer(part)))
 
     def _rewrite(self, token: re.Match[str]) -> str:
         if token["comment"]:
@@ -200,7 +226,10 @@ class _Compiler:
     def _now(self) -> str:
         if not self.bind_now:
             return _POSTGRES_NOW
-        return self._bind("now") + ("::bigint" if self.dialect == "postgres" else "")
+        bound = self._bind("now")
+        if self.dialect == "postgres":
+            return f"{bound}::bigint"
+        return "?1" if self.has_rows else bound
 
     def _bind(self, parameter: str) -> str:
         if parameter not in self.bound:
@@ -209,11 +238,15 @@ class _Compiler:
 
     def _rows(self, token: re.Match[str]) -> str:
         columns = [column.split(None, 1) for column in token["columns"].split(",")]
-        if self.columns or not token["alias"] or any(len(column) != 2 for column in columns):
+        names_given = [column[0] for column in columns]
+        is_wrong = self.has_rows_yet or self.columns not in ([], names_given)
+        if is_wrong or not token["alias"] or any(len(column) != 2 for column in columns):
             raise StoreError(f"statement {self.name!r}: write one @rows(name type, …) AS alias")
-        self.columns = [name for name, _ in columns]
+        self.columns, self.has_rows_yet = names_given, True
         if self.dialect == "sqlite":
-            values = ", ".join(f"{self._bind(name)} AS {name}" for name in self.columns)
-            return f"(SELECT {values}) AS {token['alias']}"
+            self.bound.extend(name for name in self.columns if name not in self.bound)
+            names = ", ".join(f"column{place} AS {name}" for place, name in enumerate(self.columns, 1))
+            source = f"SELECT {names} FROM (VALUES {_ROWS})"  # noqa: S608 - put together from the statement's own columns
+            return f"({source}) AS {token['alias']}"
         arrays = ", ".join(f"{self._bind(name)}::{type_.strip()}[]" for name, type_ in columns)
         return f"unnest({arrays}) AS {token['alias']}({', '.join(self.columns)})"

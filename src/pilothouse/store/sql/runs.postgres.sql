@@ -8,6 +8,7 @@ ORDER BY runs.id
 FOR NO KEY UPDATE
 
 -- name: pick_runs
+-- What is returned is read where it is locked: another look at the row could see an older version of it.
 WITH RECURSIVE room AS MATERIALIZED (
     SELECT lane, reserved, rank AS lane_rank
     FROM jsonb_to_recordset(:room::jsonb) AS item(lane text, reserved integer, rank integer)
@@ -23,26 +24,31 @@ WITH RECURSIVE room AS MATERIALIZED (
              AND priority < levels.priority)
     FROM levels WHERE levels.priority IS NOT NULL
 ), picked AS MATERIALIZED (
-    SELECT due.id, due.state, due.priority, due.available_at, levels.lane, levels.reserved, levels.lane_rank
+    SELECT due.*, levels.reserved, levels.lane_rank
     FROM levels CROSS JOIN LATERAL (
-        SELECT id, state, priority, available_at FROM runs
+        SELECT id, state, tenant, agent, lane, priority, available_at, attempt, failures, losses, max_attempts,
+            max_losses, input, parent_id, root_id, deadline_at, created_at, cancel_requested_at
+        FROM runs
         WHERE runs.available_at <= :now AND runs.lane = levels.lane AND runs.agent = levels.agent
             AND runs.priority = levels.priority
         ORDER BY runs.available_at LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS due
 ), placed AS (
-    SELECT id, state, lane_rank, available_at, reserved,
+    SELECT id, lane_rank, available_at, reserved,
         row_number() OVER (PARTITION BY lane ORDER BY priority DESC, available_at, id) AS place
     FROM picked
 ), ranked AS (
-    SELECT id, state, place <= reserved AS has_own_slot,
+    SELECT id, place <= reserved AS has_own_slot,
         row_number() OVER (
             PARTITION BY place <= reserved ORDER BY available_at + lane_rank * :ageing_us::bigint, lane_rank, place
         ) AS shared_place
     FROM placed
 )
-SELECT id, state AS was FROM ranked WHERE has_own_slot OR shared_place <= :shared
+SELECT picked.id, state AS was, tenant, agent, lane, attempt + 1 AS attempt, failures, losses, max_attempts, max_losses,
+    input, parent_id, root_id, deadline_at, created_at, cancel_requested_at, :now AS claimed_at
+FROM ranked JOIN picked ON picked.id = ranked.id
+WHERE has_own_slot OR shared_place <= :shared
 
 -- name: next_due
 WITH RECURSIVE levels (lane, agent, priority) AS (

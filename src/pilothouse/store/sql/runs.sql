@@ -61,7 +61,7 @@ LIMIT :limit
 -- probe each), take the oldest due rows of each, then let lanes fill their reserved slots and compete for shared ones.
 -- A lane's rank costs it one ageing interval each, so that an old run of a lower lane comes before a young one above.
 WITH RECURSIVE room AS (
-    SELECT json_extract(item.value, '$.lane') AS lane, json_extract(item.value, '$.reserved') AS reserved, json_extract(item.value, '$.rank') AS lane_rank
+    SELECT item.value ->> 'lane' AS lane, item.value ->> 'reserved' AS reserved, item.value ->> 'rank' AS lane_rank
     FROM json_each(:room) AS item
 ), levels (lane, reserved, lane_rank, agent, priority) AS (
     SELECT room.lane, room.reserved, room.lane_rank, agents.value,
@@ -75,7 +75,7 @@ WITH RECURSIVE room AS (
              AND priority < levels.priority)
     FROM levels WHERE levels.priority IS NOT NULL
 ), picked AS MATERIALIZED (
-    SELECT runs.id, runs.state, runs.priority, runs.available_at, levels.lane, levels.reserved, levels.lane_rank
+    SELECT runs.rowid AS row, runs.id, runs.priority, runs.available_at, levels.lane, levels.reserved, levels.lane_rank
     FROM levels JOIN runs ON runs.rowid IN (
         SELECT rowid FROM runs AS due
         WHERE due.available_at <= :now AND due.lane = levels.lane AND due.agent = levels.agent
@@ -83,17 +83,22 @@ WITH RECURSIVE room AS (
         ORDER BY due.available_at LIMIT :most
     )
 ), placed AS (
-    SELECT id, state, lane_rank, available_at, reserved,
+    SELECT row, lane_rank, available_at, reserved,
         row_number() OVER (PARTITION BY lane ORDER BY priority DESC, available_at, id) AS place
     FROM picked
 ), ranked AS (
-    SELECT id, state, place <= reserved AS has_own_slot,
+    SELECT row, place <= reserved AS has_own_slot,
         row_number() OVER (
             PARTITION BY place <= reserved ORDER BY available_at + lane_rank * :ageing_us, lane_rank, place
         ) AS shared_place
     FROM placed
 )
-SELECT id, state AS was FROM ranked WHERE has_own_slot OR shared_place <= :shared
+SELECT json_group_array(json_object('id', id, 'was', state, 'tenant', tenant, 'agent', agent, 'lane', lane,
+    'attempt', attempt + 1, 'failures', failures, 'losses', losses, 'max_attempts', max_attempts,
+    'max_losses', max_losses, 'input', input, 'parent_id', parent_id, 'root_id', root_id, 'deadline_at', deadline_at,
+    'created_at', created_at, 'cancel_requested_at', cancel_requested_at, 'claimed_at', :now)) AS rows_json
+FROM ranked JOIN runs ON runs.rowid = ranked.row
+WHERE has_own_slot OR shared_place <= :shared
 
 -- name: next_due
 -- When the next run of these agents becomes eligible: at most one index probe per lane, agent and priority.
@@ -115,12 +120,11 @@ SELECT min((SELECT min(available_at) FROM runs
 FROM levels
 
 -- name: take_runs
+-- Those that were just picked: nobody else can have them.
 UPDATE runs
-SET state = 'running', available_at = NULL, attempt = attempt + 1, started_at = coalesce(started_at, :now)
-FROM @rows(id text) AS item
+SET state = 'running', available_at = NULL, attempt = item.attempt, started_at = coalesce(started_at, item.claimed_at)
+FROM @rows(id text, attempt integer, claimed_at bigint) AS item
 WHERE runs.id = item.id AND runs.state IN ('queued', 'waiting') AND runs.available_at IS NOT NULL
-RETURNING runs.id, tenant, agent, lane, attempt, failures, losses, max_attempts, max_losses, input, parent_id, root_id,
-    deadline_at, created_at, started_at, cancel_requested_at, :now AS claimed_at
 
 -- name: settle_runs
 -- Only the attempt that holds the run can settle it. A cancel that was asked for meanwhile wins over going on.
@@ -141,8 +145,8 @@ SET state = CASE
 FROM @rows(run_id text, attempt integer, state text, delay_us bigint, wake_at bigint, output text, error text,
     failure integer, loss integer) AS item
 WHERE runs.id = item.run_id AND runs.attempt = item.attempt AND runs.state = 'running'
-RETURNING runs.id, runs.tenant, runs.agent, runs.lane, runs.state, runs.attempt, runs.parent_id,
-    runs.created_at, runs.started_at, runs.finished_at
+RETURNING runs.id, runs.tenant, runs.agent, runs.lane, runs.state, runs.attempt, runs.parent_id, runs.started_at,
+    runs.finished_at
 
 -- name: wake_unblocked
 -- Wakes the waiting runs that have a wait group with nothing left in it.
@@ -234,7 +238,7 @@ SELECT :now AS now
 -- name: busy_run
 -- Any run that is running or due.
 SELECT id FROM (
-    SELECT id FROM runs WHERE state = 'running'
+    SELECT run_id AS id FROM attempts WHERE state = 'running'
     UNION ALL
     SELECT id FROM runs WHERE available_at <= :now
 ) AS busy LIMIT 1
