@@ -16,6 +16,7 @@ from pilothouse.control.runs import Request, Submitted, Submitter
 from pilothouse.domain.lanes import LANE_ORDER, Lane
 from pilothouse.domain.retries import Backoff
 from pilothouse.engine.agent import Agent, AgentOptions, make_agent
+from pilothouse.engine.journal import StateMigration
 from pilothouse.errors import ConfigError
 from pilothouse.store.database import Database, open_database
 from pilothouse.store.migrations import ensure_current
@@ -34,6 +35,8 @@ class AgentArguments(TypedDict, total=False):
     run_timeout_seconds: float
     backoff: Backoff
     fatal: tuple[type[Exception], ...]
+    state_version: int
+    migrations: Mapping[int, StateMigration]
 
 
 class App:
@@ -67,7 +70,8 @@ class App:
         `max_attempts` (3) bounds attempts that end in failure, `max_losses` (5) those lost with their worker.
         `timeout_seconds` bounds one attempt (the setting `attempt_timeout_seconds`), `run_timeout_seconds` the whole
         run from when it is due (no bound). `backoff` says how long to wait between attempts; after an error of a type
-        in `fatal` there is none.
+        in `fatal` there is none. `state_version` (1) grows when the code cannot go on from the checkpoints of the one
+        before; `migrations` maps an older version to the function that makes the next one's results of its results.
         Raises ConfigError for a name that is taken, types that JSON cannot carry, and options that do not fit.
         """
         if handler is not None:

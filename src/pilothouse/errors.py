@@ -149,6 +149,17 @@ class RunTimeout(FatalError):
     """The run passed its deadline."""
 
 
+class StateMigrationError(FatalError):
+    """A migration of an agent's state failed on the results of an older version."""
+
+    def __init__(self, agent: str, version: int, cause: Exception) -> None:
+        super().__init__(
+            f"the results of an older version of agent {agent!r} could not be brought to state version {version}: "
+            f"{type(cause).__name__}: {cause}; mend the migration, then redrive the run"
+        )
+        self.__cause__ = cause
+
+
 class LeaseLost(PilothouseError):
     """This worker's lease ended, or the attempt is no longer its own; its writes change nothing."""
 

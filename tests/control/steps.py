@@ -8,7 +8,7 @@ from pilothouse import payloads
 from pilothouse.clock import new_id
 from pilothouse.control import agents, attempts, runs, workers
 from pilothouse.control.agents import AgentCard
-from pilothouse.control.attempts import Checkpoint, ClaimedRun, Settlement
+from pilothouse.control.attempts import AgentVersion, Checkpoint, ClaimedRun, Settlement
 from pilothouse.control.runs import Request, Submitted
 from pilothouse.control.waits import Wait
 from pilothouse.control.workers import WorkerCard
@@ -43,6 +43,8 @@ def card(name: str, *, schema: str = ANY_SCHEMA, lane: str = "normal", **changes
         "run_timeout_us": None,
         "input_schema": schema,
         "output_schema": ANY_SCHEMA,
+        "state_version": 1,
+        "fingerprint": "f",
     }
     return AgentCard(**(values | changes))
 
@@ -80,7 +82,12 @@ def demand(*, reserved: int = 100, shared: int = 0, **lanes: int) -> Demand:
 def claim(
     db: Database, worker_id: str, *, wanted: Demand | None = None, agents: tuple[str, ...] = ("echo",)
 ) -> list[ClaimedRun]:
-    return db.transaction_blocking(lambda tx: attempts.claim_runs(tx, worker_id, wanted or demand(), agents))
+    known = [version_of(name) for name in agents]
+    return db.transaction_blocking(lambda tx: attempts.claim_runs(tx, worker_id, wanted or demand(), known))
+
+
+def version_of(name: str, *, oldest: int = 1, newest: int = 1) -> AgentVersion:
+    return AgentVersion(name, oldest, newest, "f")
 
 
 def ended(
@@ -123,6 +130,7 @@ def checkpoint(run: ClaimedRun, key: str, result: Any = 1, *, children: tuple[Re
         result=payloads.encode(result),
         error=None,
         tries=1,
+        state_version=1,
         started_at=run.claimed_at,
         finished_at=run.claimed_at,
         children=children,

@@ -8,7 +8,19 @@ import pytest
 
 from pilothouse.control.attempts import claim_runs
 from pilothouse.store.database import Database
-from tests.control.steps import card, claim, demand, ended, register, request, settle, start_worker, submit, submit_all
+from tests.control.steps import (
+    card,
+    claim,
+    demand,
+    ended,
+    register,
+    request,
+    settle,
+    start_worker,
+    submit,
+    submit_all,
+    version_of,
+)
 
 SCAN = re.compile(r"SCAN (runs|due|attempts)\b(?! USING)|Seq Scan on (runs|attempts)")
 HOT = ("pick_runs", "next_due", "oldest_due", "cancelling_runs", "expired_workers", "list_dead")
@@ -34,7 +46,7 @@ def crowded(database: Database) -> Database:
 def test_a_claim_behind_thousands_of_others_takes_what_is_due(crowded: Database) -> None:
     worker = start_worker(crowded)
 
-    claimed = crowded.transaction_blocking(lambda tx: claim_runs(tx, worker, demand(normal=50), ["echo"]))
+    claimed = crowded.transaction_blocking(lambda tx: claim_runs(tx, worker, demand(normal=50), [version_of("echo")]))
 
     assert len(claimed) == 20
 
@@ -70,7 +82,7 @@ def test_suspended_runs_are_in_no_index_of_the_claim(database: Database) -> None
 
 VALUES = {
     "room": '\'[{"lane":"normal","reserved":5,"rank":1}]\'',
-    "agents": "'[\"echo\"]'",
+    "agents": '\'[{"name":"echo","oldest":1,"newest":1}]\'',
     "lanes": "'[\"normal\"]'",
     "shared": "0",
     "most": "5",

@@ -16,6 +16,7 @@ from pilothouse.domain.retries import Backoff
 from pilothouse.domain.runs import Ending, Limits, Spent, next_state
 from pilothouse.payloads import encode
 from pilothouse.store.database import Database, Transaction
+from tests.control.steps import version_of
 
 LEASE_US = 60_000_000
 GREETING = {
@@ -38,6 +39,8 @@ def agent_card(name: str = "hello", **changes: Any) -> AgentCard:
         "run_timeout_us": None,
         "input_schema": json.dumps(GREETING),
         "output_schema": "{}",
+        "state_version": 1,
+        "fingerprint": "f",
     }
     return AgentCard(**fields | changes)
 
@@ -50,12 +53,14 @@ class FakeWorker:
     id: str = field(default_factory=new_id)
 
     async def start(self, *cards: AgentCard) -> None:
-        card = WorkerCard(self.id, "host", 4711, "greetings", "0.1.0", [each.name for each in cards], {"normal": 8})
+        card = WorkerCard(
+            self.id, "host", 4711, "greetings", "0.1.0", [version_of(each.name) for each in cards], {"normal": 8}
+        )
         await self.db.transaction(lambda tx: workers.register(tx, card, cards, lease_us=LEASE_US))
 
     async def claim(self, *agents: str) -> list[ClaimedRun]:
-        demand = Slots().free({})
-        return await self.db.transaction(lambda tx: attempts.claim_runs(tx, self.id, demand, agents or ("hello",)))
+        demand, known = Slots().free({}), [version_of(name) for name in agents or ("hello",)]
+        return await self.db.transaction(lambda tx: attempts.claim_runs(tx, self.id, demand, known))
 
     async def claim_one(self) -> ClaimedRun:
         (claimed,) = await self.claim()

@@ -58,6 +58,8 @@ def _head(run: dict[str, Any]) -> Table:
         ("tenant", run["tenant"] if run["tenant"] != "default" else None),
         ("input", output.shorten(run["input"], 200)),
         ("parent", run["parent_id"]),
+        ("code", run["fingerprint"]),
+        ("state version", run["state_version"] if (run["state_version"] or 1) > 1 else None),
         ("submitted", output.clock_time(run["created_at"])),
         ("due", output.clock_time(run["available_at"])),
         ("deadline", output.clock_time(run["deadline_at"])),

@@ -31,6 +31,8 @@ class AgentCard:
     run_timeout_us: int | None
     input_schema: str
     output_schema: str
+    state_version: int
+    fingerprint: str
 
 
 _CARD_FIELDS = tuple(AgentCard.__dataclass_fields__)
@@ -113,6 +115,8 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
         "run_timeout_seconds": row["run_timeout_us"] / 1_000_000 if row["run_timeout_us"] else None,
         "input_schema": payloads.decode(row["input_schema"]),
         "output_schema": payloads.decode(row["output_schema"]),
+        "state_version": row["state_version"],
+        "fingerprint": row["fingerprint"],
         "registered_at": row["registered_at"],
         "registered_by": row["registered_by"],
     }

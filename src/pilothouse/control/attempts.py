@@ -25,6 +25,15 @@ AttemptKey = tuple[str, int]
 # Named tuples and not dataclasses below, because they are made for every attempt and step, and cost half as much.
 
 
+class AgentVersion(NamedTuple):
+    """An agent as a worker can run it: the state versions that it can continue, and the fingerprint of its code."""
+
+    name: str
+    oldest: int
+    newest: int
+    fingerprint: str
+
+
 class ClaimedRun(NamedTuple):
     """What a worker gets to know of a run that it has claimed. Instants in microseconds of the database's clock."""
 
@@ -63,6 +72,7 @@ class Checkpoint(NamedTuple):
     result: str | None
     error: str | None
     tries: int
+    state_version: int
     started_at: int
     finished_at: int
     children: tuple[runs.Request, ...] = ()
@@ -109,19 +119,35 @@ def fence_worker(tx: Transaction, worker_id: str) -> None:
         raise LeaseLost(f"worker {worker_id} lost its lease; its runs go on elsewhere")
 
 
-def claim_runs(tx: Transaction, worker_id: str, demand: Demand, agents: Sequence[str]) -> list[ClaimedRun]:
+def claim_runs(tx: Transaction, worker_id: str, demand: Demand, agents: Sequence[AgentVersion]) -> list[ClaimedRun]:
     """Takes as many eligible runs as the worker has room for, and starts an attempt of each."""
     taken = _pick(tx, demand, agents)
     if not taken:
         return []
-    tx.send_many("take_runs", [{name: row[name] for name in ("id", "attempt", "claimed_at")} for row in taken])
+    by_name = {agent.name: agent for agent in agents}
+    tx.send_many("take_runs", [_taken_row(row, by_name[row["agent"]]) for row in taken])
     tx.send_many("start_attempts", [_attempt_row(row, worker_id) for row in taken])
     tx.send_many("delete_waits", [{"id": row["id"]} for row in taken if row["was"] == RunState.WAITING])
     _record_claims(tx, taken, worker_id)
     return [_claimed(row) for row in taken]
 
 
-def _pick(tx: Transaction, demand: Demand, agents: Sequence[str]) -> list[Row]:
+def _taken_row(row: Row, agent: AgentVersion) -> Row:
+    return {
+        "id": row["id"],
+        "attempt": row["attempt"],
+        "claimed_at": row["claimed_at"],
+        "state_version": agent.newest,
+        "fingerprint": agent.fingerprint,
+    }
+
+
+def encode_versions(agents: Sequence[AgentVersion]) -> str:
+    """The agents as the statements of the claim take them."""
+    return payloads.encode([{"name": each.name, "oldest": each.oldest, "newest": each.newest} for each in agents])
+
+
+def _pick(tx: Transaction, demand: Demand, agents: Sequence[AgentVersion]) -> list[Row]:
     room = [
         {"lane": lane, "reserved": demand.reserved[lane], "rank": rank}
         for rank, lane in enumerate(LANE_ORDER)
@@ -130,7 +156,7 @@ def _pick(tx: Transaction, demand: Demand, agents: Sequence[str]) -> list[Row]:
     return tx.fetch_all(
         "pick_runs",
         room=payloads.encode(room),
-        agents=payloads.encode(list(agents)),
+        agents=encode_versions(agents),
         shared=demand.shared,
         most=demand.most,
         ageing_us=int(AGEING_SECONDS * 1_000_000),
@@ -225,6 +251,7 @@ def _insert_checkpoints(tx: Transaction, checkpoints: Sequence[Checkpoint]) -> s
             "result": c.result,
             "error": c.error,
             "tries": c.tries,
+            "state_version": c.state_version,
             "started_at": c.started_at,
             "finished_at": c.finished_at,
         }

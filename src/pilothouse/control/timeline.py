@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pilothouse import payloads
 from pilothouse.clock import isoformat
 from pilothouse.control import runs
 from pilothouse.control.views import CANCELLING, attempt_view, run_view, shown_state, view
@@ -83,10 +84,17 @@ def _why_queued(tx: Transaction, run: Row) -> tuple[list[str], str]:
     if run["available_at"] > _now(tx):
         cause = f"after attempt {run['attempt']}" if run["attempt"] else "as it was submitted"
         return [f"it is due at {isoformat(run['available_at'])}, {cause}"], "wait, or cancel it"
+    return _why_due(tx, run)
+
+
+def _why_due(tx: Transaction, run: Row) -> tuple[list[str], str]:
+    """Why a run that may be claimed is not."""
     live = [row for row in tx.fetch_all("list_workers", limit=1000) if row["state"] == "running"]
     able = [row for row in live if row["lease_until"] >= row["now"] and f'"{run["agent"]}"' in row["agents"]]
     if not able:
         return [f"no live worker runs agent {run['agent']!r}"], "start one: `pilothouse worker`"
+    if not any(_can_continue(worker, run) for worker in able):
+        return _why_unknown_version(run, able)
     busy = sum(row["running"] for row in able)
     return (
         [f"it is due in lane {run['lane']}; {len(able)} workers run its agent and hold {busy} attempts"],
@@ -94,7 +102,24 @@ def _why_queued(tx: Transaction, run: Row) -> tuple[list[str], str]:
     )
 
 
+def _can_continue(worker: Row, run: Row) -> bool:
+    oldest, newest = payloads.decode(worker["state_versions"]).get(run["agent"], (1, 1))
+    return run["state_version"] is None or oldest <= run["state_version"] <= newest
+
+
+def _why_unknown_version(run: Row, able: list[Row]) -> tuple[list[str], str]:
+    known = sorted({tuple(payloads.decode(row["state_versions"]).get(run["agent"], (1, 1))) for row in able})
+    spans = ", ".join(f"{oldest}" if oldest == newest else f"{oldest} to {newest}" for oldest, newest in known)
+    reason = (
+        f"no live worker can continue it: it is in state version {run['state_version']} of agent {run['agent']!r}, "
+        f"the live workers can continue {spans}"
+    )
+    return [reason], "start a worker with the code it started with, or give the agent a migration from that version"
+
+
 def _why_waiting(tx: Transaction, run: Row) -> tuple[list[str], str]:
+    if run["available_at"] is not None and run["available_at"] <= _now(tx):
+        return _why_due(tx, run)
     waits = tx.fetch_all("waits_of_run", run_id=run["id"])
     signals = [row["name"] for row in waits if row["kind"] == "signal"]
     children = [row["name"] for row in waits if row["kind"] == "child"]

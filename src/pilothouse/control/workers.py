@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pilothouse import payloads
 from pilothouse.control import agents, audit
 from pilothouse.control.agents import AgentCard
+from pilothouse.control.attempts import AgentVersion
 from pilothouse.errors import Conflict, NotFound
 from pilothouse.store.database import Database, Row, Transaction
 
@@ -21,7 +22,7 @@ class WorkerCard:
     pid: int
     app: str
     version: str
-    agents: Sequence[str]
+    agents: Sequence[AgentVersion]
     slots: dict[str, int]
 
 
@@ -36,7 +37,8 @@ def register(tx: Transaction, card: WorkerCard, cards: Sequence[AgentCard], *, l
         pid=card.pid,
         app=card.app,
         version=card.version,
-        agents=payloads.encode(list(card.agents)),
+        agents=payloads.encode([agent.name for agent in card.agents]),
+        state_versions=payloads.encode({agent.name: [agent.oldest, agent.newest] for agent in card.agents}),
         slots=payloads.encode(card.slots),
         lease_us=lease_us,
     )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pilothouse import payloads
 from pilothouse.control.agents import AgentCard
+from pilothouse.control.attempts import AgentVersion
 from pilothouse.domain.lanes import Lane
 from pilothouse.domain.retries import Backoff
+from pilothouse.engine.journal import StateMigration
 from pilothouse.engine.signature import Handler, Signature, read_signature
 from pilothouse.errors import ConfigError
 
@@ -19,6 +23,7 @@ class AgentOptions:
     `max_attempts` counts the attempts that end in failure; `max_losses` those lost with their worker.
     `timeout_seconds` bounds one attempt (None: the setting `attempt_timeout_seconds`), `run_timeout_seconds` the
     whole run from when it is due. `fatal` are exception types after which another attempt would not help.
+    `state_version` is the version of the checkpoints that the code writes; `migrations` lead to it from older ones.
     """
 
     lane: Lane = Lane.NORMAL
@@ -29,6 +34,8 @@ class AgentOptions:
     run_timeout_seconds: float | None = None
     backoff: Backoff = field(default_factory=Backoff)
     fatal: tuple[type[Exception], ...] = ()
+    state_version: int = 1
+    migrations: Mapping[int, StateMigration] = field(default_factory=dict)
     description: str = ""
 
 
@@ -41,6 +48,7 @@ class Agent:
     options: AgentOptions
     signature: Signature
     is_async: bool
+    version: AgentVersion
 
     def card(self, app: str, default_timeout_seconds: float) -> AgentCard:
         options = self.options
@@ -58,6 +66,8 @@ class Agent:
             run_timeout_us=None if run_timeout is None else int(run_timeout * 1_000_000),
             input_schema=input_schema,
             output_schema=output_schema,
+            state_version=self.version.newest,
+            fingerprint=self.version.fingerprint,
         )
 
 
@@ -76,4 +86,30 @@ def make_agent(name: str, handler: Handler, options: AgentOptions) -> Agent:
             raise ConfigError(f"agent {name!r}: {option} is {value}; it must be more than 0")
     if options.priority not in range(10):
         raise ConfigError(f"agent {name!r}: priority is {options.priority}; it must be 0 to 9")
-    return Agent(name, handler, options, read_signature(handler, name), inspect.iscoroutinefunction(handler))
+    signature = read_signature(handler, name)
+    version = _version(name, handler, options)
+    return Agent(name, handler, options, signature, inspect.iscoroutinefunction(handler), version)
+
+
+def _version(name: str, handler: Handler, options: AgentOptions) -> AgentVersion:
+    if options.state_version < 1:
+        raise ConfigError(f"agent {name!r}: state_version is {options.state_version}; it counts from 1")
+    unknown = sorted(set(options.migrations) - set(range(1, options.state_version)))
+    if unknown:
+        raise ConfigError(
+            f"agent {name!r}: migrations has {unknown[0]}, but leads from a version below "
+            f"state_version = {options.state_version}"
+        )
+    oldest = options.state_version
+    while oldest - 1 in options.migrations:
+        oldest -= 1
+    return AgentVersion(name, oldest, options.state_version, _fingerprint(handler, options.state_version))
+
+
+def _fingerprint(handler: Handler, state_version: int) -> str:
+    """What changes when the handler's own code or its state version does."""
+    try:
+        source = inspect.getsource(handler)
+    except (OSError, TypeError):  # typed in at a prompt, or no function
+        source = getattr(handler, "__qualname__", repr(type(handler)))
+    return payloads.digest(f"{state_version}:{source}")

@@ -386,6 +386,7 @@ def _checkpoint(
         result=result,
         error=error,
         tries=tries,
+        state_version=attempt.agent.version.newest,
         started_at=started_at,
         finished_at=attempt.now_us(),
     )

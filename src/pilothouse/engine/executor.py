@@ -27,6 +27,7 @@ from pilothouse.errors import (
     ResultError,
     RunError,
     RunTimeout,
+    StateMigrationError,
     Stopped,
     StoreError,
     Suspend,
@@ -58,7 +59,7 @@ async def run(claim: ClaimedRun, agent: Agent, services: Services, hooks: Hooks)
     """The whole pipeline of one attempt; whatever goes wrong in it, the attempt is settled."""
     attempt = await load(claim, agent, services)
     hooks.on_loaded(attempt)
-    ended = admit(attempt) or await call(attempt)
+    ended = admit(attempt) or migrate_state(attempt) or await call(attempt)
     hooks.on_called(attempt)
     if attempt.stop_reason == "lost":
         _drop(attempt)
@@ -103,6 +104,16 @@ def admit(attempt: Attempt) -> Ended | None:
         return Ended("cancelled")
     if deadline is not None and attempt.now_us() >= deadline:
         return _past_deadline(attempt)
+    return None
+
+
+def migrate_state(attempt: Attempt) -> Ended | None:
+    """Brings the checkpoints of older state versions to the agent's; an ending where its migrations fail."""
+    version, options = attempt.agent.version, attempt.agent.options
+    try:
+        attempt.journal.migrate(options.migrations, to_version=version.newest)
+    except Exception as error:  # noqa: BLE001 - user code; recorded as the run's error
+        return Ended("fatal", error=StateMigrationError(version.name, version.newest, error))
     return None
 
 

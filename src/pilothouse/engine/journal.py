@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -16,6 +16,12 @@ REQUEST_SHOWN = 1024
 """How much of a request is kept to show what was expected, in characters; its hash covers all of it."""
 
 MAX_NAME_LENGTH = 255
+
+MIGRATED = None
+"""The request hash of a result that a migration has made: it answers any request under its key."""
+
+StateMigration = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Takes the results of finished steps by key, as plain JSON values, and returns them as the next version wants them."""
 
 current_path: ContextVar[str] = ContextVar("pilothouse_step_path", default="")
 
@@ -39,6 +45,28 @@ class Journal:
         self._to_replay = {key for key, row in self._stored.items() if row["state"] != "retryable"}
         self.executed = 0
         self.replayed = 0
+
+    def migrate(self, migrations: Mapping[int, StateMigration], *, to_version: int) -> None:
+        """Puts the results of older versions through their migrations, one version at a time.
+
+        What a migration returns stands for finished steps, whatever the code asks for under their keys. Failed steps
+        stay as they are. Raises what a migration raises, and TypeError for one that returns no dict of JSON values.
+        """
+        for version in range(1, to_version):
+            older = {k: row for k, row in self._stored.items() if row["state_version"] == version}
+            results = {k: payloads.decode(row["result"]) for k, row in older.items() if row["state"] == "succeeded"}
+            if results:
+                self._replace(older.keys() & results.keys(), migrations[version](results), version + 1)
+
+    def _replace(self, keys: Iterable[str], results: Mapping[str, Any], version: int) -> None:
+        if not isinstance(results, Mapping):
+            raise TypeError(f"the migration to version {version} returned {type(results).__name__}; return a dict")
+        for key in keys:
+            del self._stored[key]
+            self._to_replay.discard(key)
+        for key, value in results.items():
+            self._stored[key] = _migrated(key, value, version)
+            self._to_replay.add(key)
 
     @property
     def is_replaying(self) -> bool:
@@ -84,6 +112,8 @@ class Journal:
 
     @staticmethod
     def _check(asked: StepRequest, stored: Row) -> None:
+        if stored["request_hash"] is MIGRATED:
+            return
         if stored["kind"] == asked.kind and stored["request_hash"] == asked.hash:
             return
         raise DivergenceError(
@@ -92,6 +122,16 @@ class Journal:
             f"expected {stored['kind']} {stored['request']}, found {asked.kind} {asked.text}; "
             "bring the code back, or redrive the run from the start",
         )
+
+
+def _migrated(key: str, value: Any, version: int) -> Row:
+    return {
+        "key": key,
+        "state": "succeeded",
+        "result": payloads.encode(value),
+        "request_hash": MIGRATED,
+        "state_version": version,
+    }
 
 
 def _type_name(value: object) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilothouse.control import attempts, runs
-from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
+from pilothouse.control.attempts import AgentVersion, AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
 from pilothouse.domain.lanes import Demand, Lane
 from pilothouse.domain.runs import RunState
 from pilothouse.engine.patience import patiently
@@ -105,7 +105,7 @@ class Owner:
     """
 
     worker_id: str
-    agents: Sequence[str]
+    agents: Sequence[AgentVersion]
     claim_limit: int
     demand: Callable[[], Demand]
     holds: Callable[[AttemptKey], bool]

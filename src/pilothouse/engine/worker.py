@@ -15,7 +15,7 @@ from typing import ParamSpec
 from pilothouse import __version__, payloads
 from pilothouse.clock import new_id
 from pilothouse.control import workers
-from pilothouse.control.attempts import AttemptKey, ClaimedRun
+from pilothouse.control.attempts import AttemptKey, ClaimedRun, encode_versions
 from pilothouse.control.runs import WAKE_CANCEL, WAKE_RUNS
 from pilothouse.control.workers import WorkerCard
 from pilothouse.domain.lanes import LANE_ORDER, Demand, Lane, Slots
@@ -75,6 +75,7 @@ class Worker:
         self._agents = agents
         self._options = options
         self._emitter = emitter
+        self._versions = [agents[name].version for name in sorted(agents)]
         self._threads = Threads("pilothouse-agent")
         self._running: dict[AttemptKey, Attempt | None] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
@@ -131,7 +132,7 @@ class Worker:
             pid=os.getpid(),
             app=self._options.app,
             version=__version__,
-            agents=sorted(self._agents),
+            agents=self._versions,
             slots=slots | {"shared": self._options.slots.shared},
         )
         lease_us = self._options.terms.lease_us
@@ -141,7 +142,7 @@ class Worker:
     def _owner(self) -> Owner:
         return Owner(
             worker_id=self.id,
-            agents=sorted(self._agents),
+            agents=self._versions,
             claim_limit=max(LEAST_CLAIM, self._options.slots.total // CLAIMS_PER_ROUND),
             demand=self._demand,
             holds=lambda key: key in self._tasks,
@@ -217,7 +218,7 @@ class Worker:
         return min(self._options.poll_seconds, (due_at - now) / 1_000_000)
 
     async def _next_due(self) -> tuple[int | None, int]:
-        lanes, agents = payloads.encode(list(LANE_ORDER)), payloads.encode(sorted(self._agents))
+        lanes, agents = payloads.encode(list(LANE_ORDER)), encode_versions(self._versions)
         row = await self._db.read(lambda tx: tx.fetch_one("next_due", lanes=lanes, agents=agents))
         self._pump.note_answer()
         assert row is not None

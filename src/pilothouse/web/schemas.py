@@ -80,6 +80,8 @@ class RunSummary(BaseModel):
 
 class Run(RunSummary):
     max_losses: int
+    state_version: int | None = Field(description="The version of its agent's state; null before the first attempt.")
+    fingerprint: str | None = Field(description="Of the code of the agent that it started with.")
     input: Any
     output: Any
 
@@ -111,6 +113,7 @@ class Step(BaseModel):
     request: Any
     result: Any
     error: Any
+    state_version: int
     started_at: datetime
     finished_at: datetime
 
@@ -217,6 +220,8 @@ class Agent(BaseModel):
     run_timeout_seconds: float | None
     input_schema: Any
     output_schema: Any
+    state_version: int
+    fingerprint: str = Field(description="Changes with the code of the agent's handler.")
     registered_at: datetime
     registered_by: str
 

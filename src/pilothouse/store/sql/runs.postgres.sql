@@ -12,13 +12,13 @@ FOR NO KEY UPDATE
 WITH RECURSIVE room AS MATERIALIZED (
     SELECT lane, reserved, rank AS lane_rank
     FROM jsonb_to_recordset(:room::jsonb) AS item(lane text, reserved integer, rank integer)
-), levels (lane, reserved, lane_rank, agent, priority) AS (
-    SELECT room.lane, room.reserved, room.lane_rank, agents.name,
+), levels (lane, reserved, lane_rank, agent, oldest, newest, priority) AS (
+    SELECT room.lane, room.reserved, room.lane_rank, agents.name, agents.oldest, agents.newest,
         (SELECT max(priority) FROM runs
          WHERE available_at IS NOT NULL AND lane = room.lane AND agent = agents.name)
-    FROM room, jsonb_array_elements_text(:agents::jsonb) AS agents(name)
+    FROM room, jsonb_to_recordset(:agents::jsonb) AS agents(name text, oldest integer, newest integer)
     UNION ALL
-    SELECT lane, reserved, lane_rank, agent,
+    SELECT lane, reserved, lane_rank, agent, oldest, newest,
         (SELECT max(priority) FROM runs
          WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
              AND priority < levels.priority)
@@ -31,6 +31,7 @@ WITH RECURSIVE room AS MATERIALIZED (
         FROM runs
         WHERE runs.available_at <= :now AND runs.lane = levels.lane AND runs.agent = levels.agent
             AND runs.priority = levels.priority
+            AND (runs.state_version IS NULL OR runs.state_version BETWEEN levels.oldest AND levels.newest)
         ORDER BY runs.available_at LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS due
@@ -51,14 +52,14 @@ FROM ranked JOIN picked ON picked.id = ranked.id
 WHERE has_own_slot OR shared_place <= :shared
 
 -- name: next_due
-WITH RECURSIVE levels (lane, agent, priority) AS (
-    SELECT lanes.name, agents.name,
+WITH RECURSIVE levels (lane, agent, oldest, newest, priority) AS (
+    SELECT lanes.name, agents.name, agents.oldest, agents.newest,
         (SELECT max(priority) FROM runs
          WHERE available_at IS NOT NULL AND lane = lanes.name AND agent = agents.name)
     FROM jsonb_array_elements_text(:lanes::jsonb) AS lanes(name),
-        jsonb_array_elements_text(:agents::jsonb) AS agents(name)
+        jsonb_to_recordset(:agents::jsonb) AS agents(name text, oldest integer, newest integer)
     UNION ALL
-    SELECT lane, agent,
+    SELECT lane, agent, oldest, newest,
         (SELECT max(priority) FROM runs
          WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
              AND priority < levels.priority)
@@ -66,5 +67,7 @@ WITH RECURSIVE levels (lane, agent, priority) AS (
 )
 SELECT min((SELECT min(available_at) FROM runs
             WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
-                AND priority = levels.priority)) AS due_at, :now AS now
+                AND priority = levels.priority
+                AND (state_version IS NULL OR state_version BETWEEN levels.oldest AND levels.newest))) AS due_at,
+    :now AS now
 FROM levels

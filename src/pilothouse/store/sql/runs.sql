@@ -63,13 +63,14 @@ LIMIT :limit
 WITH RECURSIVE room AS (
     SELECT item.value ->> 'lane' AS lane, item.value ->> 'reserved' AS reserved, item.value ->> 'rank' AS lane_rank
     FROM json_each(:room) AS item
-), levels (lane, reserved, lane_rank, agent, priority) AS (
-    SELECT room.lane, room.reserved, room.lane_rank, agents.value,
+), levels (lane, reserved, lane_rank, agent, oldest, newest, priority) AS (
+    SELECT room.lane, room.reserved, room.lane_rank, agents.value ->> 'name', agents.value ->> 'oldest',
+        agents.value ->> 'newest',
         (SELECT max(priority) FROM runs
-         WHERE available_at IS NOT NULL AND lane = room.lane AND agent = agents.value)
+         WHERE available_at IS NOT NULL AND lane = room.lane AND agent = agents.value ->> 'name')
     FROM room, json_each(:agents) AS agents
     UNION ALL
-    SELECT lane, reserved, lane_rank, agent,
+    SELECT lane, reserved, lane_rank, agent, oldest, newest,
         (SELECT max(priority) FROM runs
          WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
              AND priority < levels.priority)
@@ -80,6 +81,7 @@ WITH RECURSIVE room AS (
         SELECT rowid FROM runs AS due
         WHERE due.available_at <= :now AND due.lane = levels.lane AND due.agent = levels.agent
             AND due.priority = levels.priority
+            AND (due.state_version IS NULL OR due.state_version BETWEEN levels.oldest AND levels.newest)
         ORDER BY due.available_at LIMIT :most
     )
 ), placed AS (
@@ -102,13 +104,13 @@ WHERE has_own_slot OR shared_place <= :shared
 
 -- name: next_due
 -- When the next run of these agents becomes eligible: at most one index probe per lane, agent and priority.
-WITH RECURSIVE levels (lane, agent, priority) AS (
-    SELECT lanes.value, agents.value,
+WITH RECURSIVE levels (lane, agent, oldest, newest, priority) AS (
+    SELECT lanes.value, agents.value ->> 'name', agents.value ->> 'oldest', agents.value ->> 'newest',
         (SELECT max(priority) FROM runs
-         WHERE available_at IS NOT NULL AND lane = lanes.value AND agent = agents.value)
+         WHERE available_at IS NOT NULL AND lane = lanes.value AND agent = agents.value ->> 'name')
     FROM json_each(:lanes) AS lanes, json_each(:agents) AS agents
     UNION ALL
-    SELECT lane, agent,
+    SELECT lane, agent, oldest, newest,
         (SELECT max(priority) FROM runs
          WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
              AND priority < levels.priority)
@@ -116,14 +118,17 @@ WITH RECURSIVE levels (lane, agent, priority) AS (
 )
 SELECT min((SELECT min(available_at) FROM runs
             WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
-                AND priority = levels.priority)) AS due_at, :now AS now
+                AND priority = levels.priority
+                AND (state_version IS NULL OR state_version BETWEEN levels.oldest AND levels.newest))) AS due_at,
+    :now AS now
 FROM levels
 
 -- name: take_runs
 -- Those that were just picked: nobody else can have them.
 UPDATE runs
-SET state = 'running', available_at = NULL, attempt = item.attempt, started_at = coalesce(started_at, item.claimed_at)
-FROM @rows(id text, attempt integer, claimed_at bigint) AS item
+SET state = 'running', available_at = NULL, attempt = item.attempt, state_version = item.state_version,
+    started_at = coalesce(started_at, item.claimed_at), fingerprint = coalesce(runs.fingerprint, item.fingerprint)
+FROM @rows(id text, attempt integer, claimed_at bigint, state_version integer, fingerprint text) AS item
 WHERE runs.id = item.id AND runs.state IN ('queued', 'waiting') AND runs.available_at IS NOT NULL
 
 -- name: settle_runs

@@ -1,6 +1,8 @@
 -- name: insert_worker
-INSERT INTO workers (id, host, pid, state, app, agents, slots, version, started_at, renewed_at, lease_until)
-VALUES (:id, :host, :pid, 'running', :app, :agents, :slots, :version, :now, :now, :now + CAST(:lease_us AS BIGINT))
+INSERT INTO workers (id, host, pid, state, app, agents, state_versions, slots, version, started_at, renewed_at,
+    lease_until)
+VALUES (:id, :host, :pid, 'running', :app, :agents, :state_versions, :slots, :version, :now, :now,
+    :now + CAST(:lease_us AS BIGINT))
 
 -- name: renew_worker
 -- Zero rows: the lease was reaped, and everything this worker still runs belongs to others.
