@@ -9,16 +9,19 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
+from pilothouse import payloads
 from pilothouse.clock import from_datetime
 from pilothouse.config import load_settings
 from pilothouse.control import agents as registered
 from pilothouse.control.runs import Request, Submitted, Submitter
+from pilothouse.control.schedules import ScheduleCard, check_card, register
 from pilothouse.domain.lanes import LANE_ORDER, Lane
 from pilothouse.domain.retries import Backoff
+from pilothouse.domain.schedules import CatchUp, Overlap
 from pilothouse.engine.agent import Agent, AgentOptions, make_agent
 from pilothouse.engine.journal import StateMigration
-from pilothouse.errors import ConfigError
-from pilothouse.store.database import Database, open_database
+from pilothouse.errors import ConfigError, InvalidInput
+from pilothouse.store.database import Database, Transaction, open_database
 from pilothouse.store.migrations import ensure_current
 
 H = TypeVar("H", bound=Callable[..., Any])
@@ -39,6 +42,17 @@ class AgentArguments(TypedDict, total=False):
     migrations: Mapping[int, StateMigration]
 
 
+class ScheduleArguments(TypedDict, total=False):
+    """What `App.schedule` takes beside name, agent, cron, timezone and input; see there."""
+
+    lane: str
+    priority: int
+    tenant: str
+    catch_up: str
+    catch_up_limit: int
+    overlap: str
+
+
 class App:
     """A set of agents under one name. `pilothouse up` finds it by `app = "module:attribute"` in pilothouse.toml."""
 
@@ -47,6 +61,7 @@ class App:
             raise ConfigError("an App needs a name, for example App('support-desk')")
         self.name = name
         self._agents: dict[str, Agent] = {}
+        self._schedules: dict[str, ScheduleCard] = {}
         self._db: Database | None = None
         self._submitter: Submitter | None = None
         self._connecting = asyncio.Lock()
@@ -90,10 +105,43 @@ class App:
             raise ConfigError(f"App {self.name!r} has two agents named {chosen!r}; give one another name=…")
         self._agents[chosen] = make_agent(chosen, handler, _options(chosen, handler, options))
 
+    def schedule(
+        self,
+        name: str,
+        *,
+        agent: str,
+        cron: str,
+        timezone: str = "UTC",
+        input: Any = None,
+        **options: Unpack[ScheduleArguments],
+    ) -> None:
+        """Runs an agent at the instants of a cron expression, in the time of `timezone` (an IANA name).
+
+        `catch_up` says what becomes of fires that were missed while no scheduler ran: "one" (the default) makes up for
+        the latest, "all" for the last `catch_up_limit` (10), "none" for none. `overlap` says what a fire does while
+        the run of the last one has not ended: "skip" (the default), "allow", or "cancel" that run first.
+        Raises ConfigError that names what does not fit.
+        """
+        if name in self._schedules:
+            raise ConfigError(f"App {self.name!r} has two schedules named {name!r}; give one another name")
+        card = _schedule_card(name, agent, cron, timezone, input, options)
+        check_card(card)
+        if agent in self._agents:
+            _check_scheduled_input(card, self._agents[agent])
+        self._schedules[name] = card
+
+    def register_schedules(self, tx: Transaction) -> None:
+        """Makes the schedules known to the database; what the App does not declare any more fires no more."""
+        for card in self._schedules.values():
+            if card.agent in self._agents:
+                _check_scheduled_input(card, self._agents[card.agent])
+        register(tx, self.name, list(self._schedules.values()), principal=f"app:{self.name}")
+
     def only(self, names: Iterable[str]) -> App:
         """The same App with only the agents of these names."""
         part = App(self.name)
         part._agents = {name: self._agents[name] for name in names}
+        part._schedules = self._schedules
         return part
 
     async def submit(
@@ -149,6 +197,28 @@ class App:
         await db.transaction(lambda tx: registered.register(tx, cards, principal=f"app:{self.name}"))
         self._db = db
         return Submitter(db)
+
+
+def _schedule_card(
+    name: str, agent: str, cron: str, timezone: str, input: Any, options: ScheduleArguments
+) -> ScheduleCard:
+    values: dict[str, Any] = dict(options)
+    try:
+        values["catch_up"] = CatchUp(values.get("catch_up", CatchUp.ONE))
+        values["overlap"] = Overlap(values.get("overlap", Overlap.SKIP))
+        text = payloads.encode({} if input is None else input)
+        return ScheduleCard(name, agent, cron, timezone, text, **values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"schedule {name!r}: {error}; catch_up is none, one or all, overlap is allow, skip or cancel"
+        ) from error
+
+
+def _check_scheduled_input(card: ScheduleCard, agent: Agent) -> None:
+    try:
+        agent.signature.arguments(agent.name, payloads.decode(card.input))
+    except InvalidInput as error:
+        raise ConfigError(f"schedule {card.name!r}: {error}") from error
 
 
 def _options(name: str, handler: Any, given: AgentArguments) -> AgentOptions:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from pilothouse.control.runs import Submitter
+from pilothouse.control.runs import WAKE_RUNS, Submitter
 from pilothouse.errors import ConfigError, PilothouseError
 from pilothouse.store.database import Database, open_database
 from pilothouse.telemetry.sinks import default_emitter
@@ -100,10 +100,12 @@ class Platform:
 
     async def _work(self, stop: asyncio.Event) -> None:
         from pilothouse.engine.lease import LeaseTerms
+        from pilothouse.engine.patience import patiently
         from pilothouse.engine.worker import WorkerOptions, keep_working
 
         assert self.app is not None
-        settings = self.settings
+        app, settings = self.app, self.settings
+        await patiently(lambda: self.db.transaction(app.register_schedules))
         options = WorkerOptions(
             app=self.app.name,
             slots=settings.slots,
@@ -117,12 +119,19 @@ class Platform:
 
     async def _schedule(self, stop: asyncio.Event) -> None:
         from pilothouse.engine.janitor import Janitor
-        from pilothouse.engine.scheduler import Scheduler
+        from pilothouse.engine.scheduler import Chore, Scheduler
 
         emitter = default_emitter()
         janitor = Janitor(self.db, emitter, lease_seconds=self.settings.lease_us / 1_000_000)
         interval = self.settings.chore_interval_ms / 1000
-        await Scheduler(self.db, [janitor.chore(interval)], emitter).run(stop)
+        chores = [janitor.chore(interval), Chore("schedules", interval, self._fire_schedules)]
+        await Scheduler(self.db, chores, emitter).run(stop)
+
+    async def _fire_schedules(self) -> None:
+        from pilothouse.control import schedules
+
+        if await self.db.transaction(lambda tx: schedules.fire_due(tx, principal="system:scheduler")):
+            self.db.notify(WAKE_RUNS)
 
     async def _serve_api(self, stop: asyncio.Event) -> None:
         import uvicorn

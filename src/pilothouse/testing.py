@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pilothouse.app import App
 from pilothouse.clock import FrozenClock, SystemClock
-from pilothouse.control import attempts, runs, signals, workers
+from pilothouse.control import attempts, runs, schedules, signals, workers
 from pilothouse.control.runs import Request, Submitter
 from pilothouse.control.timeline import timeline
 from pilothouse.control.views import run_view
@@ -46,6 +46,7 @@ class TestPlatform:
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.db.start)
         await asyncio.to_thread(migrate, self.db)
+        await self.db.transaction(self.app.register_schedules)
         self._start_worker()
         await self._until_registered()
         return self
@@ -100,11 +101,12 @@ class TestPlatform:
         await runs.cancel_run(self.db, run_id, principal="test", reason="cancelled by a test")
 
     async def advance(self, *, seconds: float) -> None:
-        """Moves the frozen clock; live workers renew their lease, as they would have meanwhile."""
+        """Moves the frozen clock and fires the schedules that became due; live workers renew their lease meanwhile."""
         if not isinstance(self.clock, FrozenClock):
             raise TypeError("only a frozen clock can be moved: TestPlatform(app, is_frozen=True)")
         self.clock.advance(seconds=seconds)
         await self.db.transaction(lambda tx: workers.renew(tx, self._worker.id, lease_us=LEASE_US))
+        await self.db.transaction(lambda tx: schedules.fire_due(tx, principal="test"))
         self.db.notify("clock")
 
     async def crash_worker(self) -> None:

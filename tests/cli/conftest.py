@@ -173,4 +173,7 @@ def fail() -> None:
 async def waits(ctx: Context) -> object:
     ctx.log("waiting now", reason="test")
     return await ctx.wait_for("go")
+
+
+app.schedule("yearly", agent="hello", cron="0 0 1 1 *", timezone="Europe/Paris", input={"name": "Ada"})
 """

@@ -51,6 +51,16 @@ TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "drain": ("workers:drain", "Let a worker finish what runs, claim nothing and exit."),
         },
     ),
+    "schedules": (
+        "When agents run by themselves.",
+        {
+            "list": ("schedules:list_schedules", "Every schedule, and when it fires next."),
+            "show": ("schedules:show", "One schedule with its policies and next fires."),
+            "pause": ("schedules:pause", "Let a schedule fire no more until it is resumed."),
+            "resume": ("schedules:resume", "Let a paused schedule fire again."),
+            "fire": ("schedules:fire", "Fire a schedule now."),
+        },
+    ),
     "audit": (
         "Who did what to which row, when and why.",
         {

@@ -6,7 +6,7 @@ from typing import Any
 
 from pilothouse import payloads
 from pilothouse.clock import isoformat
-from pilothouse.control import runs
+from pilothouse.control import instants, runs
 from pilothouse.control.views import CANCELLING, attempt_view, run_view, shown_state, view
 from pilothouse.domain.runs import RunState
 from pilothouse.store.database import Database, Row, Transaction
@@ -74,14 +74,8 @@ def _why(tx: Transaction, run_id: str) -> dict[str, Any]:
     return {"run": run_id, "state": state, "reasons": reasons, "next": advice}
 
 
-def _now(tx: Transaction) -> int:
-    row = tx.fetch_one("current_instant")
-    assert row is not None
-    return int(row["now"])
-
-
 def _why_queued(tx: Transaction, run: Row) -> tuple[list[str], str]:
-    if run["available_at"] > _now(tx):
+    if run["available_at"] > instants.now(tx):
         cause = f"after attempt {run['attempt']}" if run["attempt"] else "as it was submitted"
         return [f"it is due at {isoformat(run['available_at'])}, {cause}"], "wait, or cancel it"
     return _why_due(tx, run)
@@ -118,7 +112,7 @@ def _why_unknown_version(run: Row, able: list[Row]) -> tuple[list[str], str]:
 
 
 def _why_waiting(tx: Transaction, run: Row) -> tuple[list[str], str]:
-    if run["available_at"] is not None and run["available_at"] <= _now(tx):
+    if run["available_at"] is not None and run["available_at"] <= instants.now(tx):
         return _why_due(tx, run)
     waits = tx.fetch_all("waits_of_run", run_id=run["id"])
     signals = [row["name"] for row in waits if row["kind"] == "signal"]

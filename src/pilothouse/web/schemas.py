@@ -256,6 +256,34 @@ class WorkerList(BaseModel):
     next: None
 
 
+class Schedule(BaseModel):
+    name: str
+    app: str
+    agent: str
+    cron: str
+    timezone: str
+    input: Any
+    lane: str | None
+    priority: int | None
+    tenant: str
+    catch_up: Literal["none", "one", "all"]
+    catch_up_limit: int
+    overlap: Literal["allow", "skip", "cancel"]
+    state: Literal["active", "paused", "removed"]
+    next_fires: list[datetime] = Field(description="The instants that come next; empty unless it is active.")
+    last_fire_at: datetime | None
+    last_run_id: str | None
+    last_run_state: str | None
+    last_error: str | None = Field(description="Why the last fire was refused.")
+    registered_at: datetime
+    registered_by: str
+
+
+class ScheduleList(BaseModel):
+    items: list[Schedule]
+    next: None
+
+
 class Health(BaseModel):
     status: Literal["ok"]
 

@@ -13,7 +13,7 @@ from pilothouse.config import Settings
 from pilothouse.control import Database
 from pilothouse.control.runs import Submitter
 from pilothouse.web import openapi, problems, requests
-from pilothouse.web.api import agents, audit, dead, events, health, overview, runs, workers
+from pilothouse.web.api import agents, audit, dead, events, health, overview, runs, schedules, workers
 from pilothouse.web.auth import LocalOnly
 from pilothouse.web.backend import Backend
 from pilothouse.web.middleware import Failures, RequestLog, UsableAddresses
@@ -26,6 +26,7 @@ ROUTERS = (
     dead.router,
     agents.router,
     workers.router,
+    schedules.router,
     audit.router,
     overview.router,
     health.router,
