@@ -196,7 +196,7 @@ class App:
         cards = [agent.card(self.name, settings.attempt_timeout_seconds) for agent in self._agents.values()]
         await db.transaction(lambda tx: registered.register(tx, cards, principal=f"app:{self.name}"))
         self._db = db
-        return Submitter(db)
+        return Submitter(db, settings.queue_limits)
 
 
 def _schedule_card(

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pilothouse.domain.lanes import Slots, parse_lanes
+from pilothouse.domain.queues import QueueLimits
 from pilothouse.errors import ConfigError
 
 TOML_NAME = "pilothouse.toml"
@@ -103,6 +104,12 @@ class Settings(BaseSettings):
     enable_metrics: bool = Field(
         True, validation_alias=_named("ENABLE_METRICS"), description="Whether /metrics answers."
     )
+    max_queued_per_lane: int = Field(
+        1_000_000, ge=1, description="Queued runs of one lane beyond which new ones are refused with 429."
+    )
+    max_queued_per_tenant: int = Field(
+        1_000_000, ge=1, description="Queued runs of one tenant beyond which new ones are refused with 429."
+    )
     max_input_bytes: int = Field(1_048_576, ge=1024, description="The largest body of a request.")
 
     @field_validator("log_level", "log_format", mode="before")
@@ -127,6 +134,11 @@ class Settings(BaseSettings):
         """How long a lease lasts, in microseconds."""
         least = max(LEAST_LEASE_SECONDS, LEASE_RENEWALS * self.renew_interval_seconds)
         return int((self.lease_seconds or least) * 1_000_000)
+
+    @property
+    def queue_limits(self) -> QueueLimits:
+        """When new runs are refused."""
+        return QueueLimits(self.max_queued_per_lane, self.max_queued_per_tenant)
 
     @property
     def slots(self) -> Slots:

@@ -84,6 +84,19 @@ class InvalidInput(Refused):
         self.fields = tuple(fields)
 
 
+class QueueFull(Refused):
+    """The queue of a lane or of a tenant is full; nothing was stored, try again later."""
+
+    code = "queue_full"
+
+    def __init__(self, kind: str, name: str, limit: int, *, retry_after_seconds: float) -> None:
+        super().__init__(
+            f"the queue of {kind} {name!r} is full: {limit} runs wait in it; try again in {retry_after_seconds:.0f} s, "
+            f"add workers, or raise max_queued_per_{kind}"
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
 # --- inside a run ------------------------------------------------------------------------------
 
 

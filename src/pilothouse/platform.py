@@ -45,7 +45,7 @@ class Platform:
         self.db: Database = open_database(
             settings.database_url, pool_size=settings.pool_size, direct_url=settings.direct_url
         )
-        self.submitter = Submitter(self.db)
+        self.submitter = Submitter(self.db, settings.queue_limits)
         self._socket: socket.socket | None = None
 
     async def __aenter__(self) -> Self:

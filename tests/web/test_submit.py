@@ -8,6 +8,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from pilothouse.config import load_settings
+from pilothouse.control.runs import Submitter
+from pilothouse.domain.queues import QueueLimits
+from pilothouse.store.database import Database
+from pilothouse.web.server import create_server
+from tests.web.documented import documented_client
 from tests.web.platform import FakeWorker
 
 RUNS = "/api/v1/runs"
@@ -237,3 +243,17 @@ async def test_a_batch_has_at_most_500_runs(api: httpx2.AsyncClient, worker: Fak
     assert len({each["id"] for each in accepted.json()["runs"]}) == 500
     assert (refused.status_code, fields_of(refused)) == (422, {"runs"})
     assert empty.json() == {"runs": []}
+
+
+async def test_a_full_queue_is_refused_with_429_and_when_to_come_back(db: Database, worker: FakeWorker) -> None:
+    app = create_server(db, Submitter(db, QueueLimits(per_tenant=1)), load_settings(), asyncio.Event())
+    async with documented_client(app) as api:
+        body = {"agent": "hello", "input": {"name": "Ada"}}
+        assert (await api.post(RUNS, json=body)).status_code == 202
+
+        refused = await api.post(RUNS, json=body)
+        batch = (await api.post(f"{RUNS}:batch", json={"runs": [body, body | {"tenant": "other"}]})).json()["runs"]
+
+    assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (429, "queue_full", "5")
+    assert "the queue of tenant 'default' is full" in refused.json()["detail"]
+    assert [outcome.get("status") for outcome in batch] == [429, None]

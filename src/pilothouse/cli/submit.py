@@ -70,8 +70,14 @@ def submit(
     return run(lambda db: _submit_one(db, request, watch=watch, as_json=as_json))
 
 
+def _submitter(db: Database) -> Submitter:
+    from pilothouse.config import load_settings
+
+    return Submitter(db, load_settings().queue_limits)
+
+
 async def _submit_one(db: Database, request: Request, *, watch: bool, as_json: bool) -> int:
-    submitter = Submitter(db)
+    submitter = _submitter(db)
     submitted = await submitter.submit(request)
     await submitter.close()
     if as_json:
@@ -84,7 +90,7 @@ async def _submit_one(db: Database, request: Request, *, watch: bool, as_json: b
 
 async def _submit_file(db: Database, template: Request, path: Path, *, as_json: bool) -> int:
     """Batches from a file; each line has its own answer. With an idempotency key, line N has the key KEY:N."""
-    submitter = Submitter(db)
+    submitter = _submitter(db)
     submitted = known = 0
     refused: list[tuple[int, str]] = []
     size = _size(path)

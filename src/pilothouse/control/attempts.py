@@ -193,7 +193,7 @@ def _record_claims(tx: Transaction, taken: Sequence[Row], worker_id: str) -> Non
     tally = counters.tally(tx)
     entries = []
     for row in taken:
-        tally.move(row["agent"], row["lane"], row["was"], RunState.RUNNING)
+        tally.move(row, row["was"], RunState.RUNNING)
         entries.append(_run_entry("run.claimed", row, principal=principal, before=row["was"], after="running"))
     audit.record(tx, entries)
 
@@ -357,7 +357,7 @@ def _record_settled(
     for row in settled:
         settlement = by_key[row["id"], row["attempt"]]
         agent, lane, state = row["agent"], row["lane"], row["state"]
-        tally.move(agent, lane, RunState.RUNNING, state)
+        tally.move(row, RunState.RUNNING, state)
         tally.attempt(agent, lane, outcome_of(settlement.ending))
         if row["finished_at"] is not None:
             tally.duration(agent, lane, state, row["finished_at"] - row["started_at"])

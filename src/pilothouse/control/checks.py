@@ -43,16 +43,18 @@ INVARIANTS = (
     Invariant("no waiting run whose wait is over", "check_missed_wake", "runs"),
     Invariant("no waiting run that waits for nothing", "check_wait_without_end", "runs"),
     Invariant("run counters equal the rows they count", "check_run_counters", "runs"),
+    Invariant("queue counters of tenants equal the rows they count", "check_tenant_counters", "runs"),
     Invariant("attempt counters equal the rows they count", "check_attempt_counters", "attempts"),
 )
 
 
 async def check(db: Database, *, grace_us: int) -> list[Verdict]:
     """Proves every invariant on one snapshot. `grace_us` is how long a lease may have run out unreaped."""
-    return await db.read(lambda tx: _check(tx, grace_us))
+    return await db.read(lambda tx: verdicts(tx, grace_us))
 
 
-def _check(tx: Transaction, grace_us: int) -> list[Verdict]:
+def verdicts(tx: Transaction, grace_us: int) -> list[Verdict]:
+    """The invariants on what this transaction sees."""
     sizes = tx.fetch_one("check_sizes") or {}
     return [
         Verdict(invariant.name, invariant.looked_at, int(sizes[invariant.looked_at]), _broken(tx, invariant, grace_us))

@@ -21,15 +21,17 @@ class Tally:
     def __init__(self) -> None:
         self._changes: Counter[tuple[str, str, str, str]] = Counter()
 
-    def enter(self, agent: str, lane: str, state: str) -> None:
-        self._changes["runs", agent, lane, state] += 1
+    def enter(self, run: Row, state: str) -> None:
+        self._change(run, state, 1)
 
-    def leave(self, agent: str, lane: str, state: str) -> None:
-        self._changes["runs", agent, lane, state] -= 1
+    def move(self, run: Row, before: str, after: str) -> None:
+        self._change(run, before, -1)
+        self._change(run, after, 1)
 
-    def move(self, agent: str, lane: str, before: str, after: str) -> None:
-        self.leave(agent, lane, before)
-        self.enter(agent, lane, after)
+    def _change(self, run: Row, state: str, change: int) -> None:
+        self._changes["runs", run["agent"], run["lane"], state] += change
+        if state == RunState.QUEUED:
+            self._changes["queued", "", "", run["tenant"]] += change
 
     def attempt(self, agent: str, lane: str, outcome: str) -> None:
         self._changes["attempts", agent, lane, outcome] += 1

@@ -110,7 +110,7 @@ def _redrive(tx: Transaction, ids: Sequence[str], start_from: RedriveFrom, *, pr
         tx.send_many("delete_checkpoints", [{"id": row["id"]} for row in redriven])
     tally = counters.tally(tx)
     for row in redriven:
-        tally.move(row["agent"], row["lane"], RunState.FAILED, RunState.QUEUED)
+        tally.move(row, RunState.FAILED, RunState.QUEUED)
     audit.record(tx, [_entry("run.redriven", row, RunState.QUEUED, principal, reason) for row in redriven])
     return len(redriven)
 

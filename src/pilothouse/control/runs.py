@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilothouse import payloads
-from pilothouse.clock import new_id
+from pilothouse.clock import SystemClock, new_id
 from pilothouse.control import agents, audit, counters, waits
+from pilothouse.control.admission import Admission
 from pilothouse.control.coalescer import Coalescer
 from pilothouse.domain.lanes import LANE_ORDER
+from pilothouse.domain.queues import QueueLimits
 from pilothouse.domain.runs import PRIORITIES, RunState
 from pilothouse.errors import Conflict, FieldError, InvalidInput, NotFound, Refused
 from pilothouse.store.database import Database, Row, Transaction
@@ -50,17 +52,18 @@ class Submitted:
 class Submitter:
     """Submits runs; concurrent callers of one process share transactions, and each has its own answer."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, limits: QueueLimits | None = None) -> None:
         self._db = db
+        self._admission = Admission(limits or QueueLimits())
         self._coalescer: Coalescer[Request, Submitted] = Coalescer(self.submit_batch, limit=MAX_BATCH, in_flight=2)
 
     async def submit(self, request: Request) -> Submitted:
-        """Returns once the run is durable. Raises NotFound, InvalidInput, Conflict or StoreUnavailable."""
+        """Returns once the run is durable. Raises NotFound, InvalidInput, Conflict, QueueFull or StoreUnavailable."""
         return await self._coalescer.ask(request)
 
     async def submit_batch(self, requests: Sequence[Request]) -> list[Submitted | Refused]:
         """Submits many runs in one transaction; a refused one leaves the others untouched."""
-        answers = await self._db.transaction(lambda tx: submit_runs(tx, requests))
+        answers = await self._db.transaction(lambda tx: submit_runs(tx, requests, self._admission))
         self._db.notify(WAKE_RUNS)
         return answers
 
@@ -68,9 +71,23 @@ class Submitter:
         await self._coalescer.close()
 
 
-def submit_runs(tx: Transaction, requests: Sequence[Request]) -> list[Submitted | Refused]:
-    """The verb itself, for any number of requests; the answers come in their order."""
+def submit_runs(
+    tx: Transaction, requests: Sequence[Request], admission: Admission | None = None
+) -> list[Submitted | Refused]:
+    """The verb itself, for any number of requests; the answers come in their order.
+
+    Without an `admission` the queues take them however full they are: what is due by a promise made before.
+    """
     planned = plan_runs(tx, requests)
+    if admission is not None:
+        planned = admission.admit(tx, planned, SystemClock().monotonic())
+    return insert_planned(tx, requests, planned)
+
+
+def insert_planned(
+    tx: Transaction, requests: Sequence[Request], planned: Sequence[Row | Refused]
+) -> list[Submitted | Refused]:
+    """Inserts what was planned and not refused; the answers in the order of the requests."""
     rows = [row for row in planned if isinstance(row, dict)]
     answers = insert_runs(tx, requests, rows)
     return [row if isinstance(row, Refused) else answers[str(row["id"])] for row in planned]
@@ -147,7 +164,7 @@ def _record_submitted(tx: Transaction, created: Sequence[Row], principals: dict[
     tally = counters.tally(tx)
     entries = []
     for row in created:
-        tally.enter(row["agent"], row["lane"], RunState.QUEUED)
+        tally.enter(row, RunState.QUEUED)
         entries.append(
             audit.entry(
                 "run.submitted",
@@ -278,7 +295,7 @@ def _record_cancelled(
         for row in asked
     ]
     for row in ended:
-        tally.move(row["agent"], row["lane"], row["was"], RunState.CANCELLED)
+        tally.move(row, row["was"], RunState.CANCELLED)
         entries.append(
             audit.entry(
                 "run.cancelled",

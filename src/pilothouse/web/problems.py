@@ -20,6 +20,7 @@ from pilothouse.errors import (
     InvalidInput,
     NotFound,
     PilothouseError,
+    QueueFull,
     SchemaError,
     StoreFull,
     StoreReadOnly,
@@ -37,7 +38,12 @@ _STORE_CODES: tuple[tuple[type[PilothouseError], str], ...] = (
     (StoreReadOnly, "store_read_only"),
     (SchemaError, "schema_mismatch"),
 )
-_REFUSAL_STATUSES: Mapping[type[PilothouseError], int] = {NotFound: 404, Conflict: 409, InvalidInput: 422}
+_REFUSAL_STATUSES: Mapping[type[PilothouseError], int] = {
+    NotFound: 404,
+    Conflict: 409,
+    InvalidInput: 422,
+    QueueFull: 429,
+}
 _HTTP_CODES = {BROKEN_JSON: "broken_json", TOO_LARGE: "too_large"}
 
 
@@ -77,7 +83,7 @@ def problem_of(error: PilothouseError) -> Problem | None:
     for kind, status in _REFUSAL_STATUSES.items():
         if isinstance(error, kind):
             fields = error.fields if isinstance(error, InvalidInput) else ()
-            return Problem(status, getattr(error, "code", "refused"), str(error), fields)
+            return Problem(status, getattr(error, "code", "refused"), str(error), fields, _retry_after(error))
     for kind, code in _STORE_CODES:
         if isinstance(error, kind):
             return Problem(503, code, str(error), headers=_retry_after(error))
@@ -85,7 +91,7 @@ def problem_of(error: PilothouseError) -> Problem | None:
 
 
 def _retry_after(error: PilothouseError) -> dict[str, str]:
-    if isinstance(error, StoreUnavailable):
+    if isinstance(error, (QueueFull, StoreUnavailable)):
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_seconds)))}
     return {}
 

@@ -80,6 +80,17 @@ GROUP BY agent, lane, label
 HAVING sum(kept) <> sum(found)
 LIMIT :limit
 
+-- name: check_tenant_counters
+SELECT tenant AS id, 'counter ' || sum(kept) || ', rows ' || sum(found) AS found
+FROM (
+    SELECT label AS tenant, value AS kept, 0 AS found FROM counters WHERE name = 'queued'
+    UNION ALL
+    SELECT tenant, 0, 1 FROM runs WHERE state = 'queued'
+) AS both_sides
+GROUP BY tenant
+HAVING sum(kept) <> sum(found)
+LIMIT :limit
+
 -- name: check_attempt_counters
 SELECT agent || '/' || lane || '/' || label AS id, 'counter ' || sum(kept) || ', rows ' || sum(found) AS found
 FROM (

@@ -8,6 +8,13 @@ ON CONFLICT (name, agent, lane, label, shard) DO UPDATE SET value = counters.val
 -- name: read_counters
 SELECT name, agent, lane, label, CAST(sum(value) AS BIGINT) AS value
 FROM counters
-WHERE CAST(:name AS TEXT) IS NULL OR name = :name
+WHERE agent <> '' AND (CAST(:name AS TEXT) IS NULL OR name = :name)
 GROUP BY name, agent, lane, label
 ORDER BY name, agent, lane, label
+
+-- name: queue_depths
+-- Queued runs per lane and per tenant.
+SELECT 'lane' AS kind, lane AS name, CAST(sum(value) AS BIGINT) AS depth
+FROM counters WHERE name = 'runs' AND label = 'queued' GROUP BY lane
+UNION ALL
+SELECT 'tenant', label, CAST(sum(value) AS BIGINT) FROM counters WHERE name = 'queued' GROUP BY label
