@@ -256,4 +256,4 @@ async def test_a_full_queue_is_refused_with_429_and_when_to_come_back(db: Databa
 
     assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (429, "queue_full", "5")
     assert "the queue of tenant 'default' is full" in refused.json()["detail"]
-    assert [outcome.get("status") for outcome in batch] == [429, None]
+    assert [outcome.get("status") for outcome in batch] == [429, 202]
