@@ -84,6 +84,12 @@ class InvalidInput(Refused):
         self.fields = tuple(fields)
 
 
+class Forbidden(Refused):
+    """The caller's API key does not allow it."""
+
+    code = "forbidden"
+
+
 class QueueFull(Refused):
     """The queue of a lane or of a tenant is full; nothing was stored, try again later."""
 

@@ -72,6 +72,8 @@ class Platform:
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Plays the roles until `stop` is set, then drains: the API goes last, so that people can watch."""
+        if "api" in self.roles:
+            await self._require_keys_outside()
         try:
             await self._play(stop)
         except BaseExceptionGroup as group:
@@ -79,6 +81,18 @@ class Platform:
             if ours is None:
                 raise
             raise ours.exceptions[0] from group
+
+    async def _require_keys_outside(self) -> None:
+        """What other machines can reach is served only where keys keep out those who have none."""
+        from pilothouse.control import keys
+        from pilothouse.web.auth import is_loopback
+
+        host = self.settings.host
+        if not is_loopback(host) and not await keys.are_needed(self.db):
+            raise ConfigError(
+                f"host {host!r} can be reached from other machines, and there is no API key to keep them out; "
+                "make one with `pilothouse keys create NAME --role admin`, or use 127.0.0.1"
+            )
 
     async def _play(self, stop: asyncio.Event) -> None:
         roles_done = asyncio.Event()
@@ -167,14 +181,7 @@ async def _stop_server(server: uvicorn.Server, stop: asyncio.Event) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ConfigError where the address cannot be had, or would be seen from outside."""
-    from pilothouse.web.auth import is_loopback
-
-    if not is_loopback(host):
-        raise ConfigError(
-            f"host {host!r} can be reached from other machines, and there are no API keys yet to keep them out; "
-            "use 127.0.0.1, and a reverse proxy with authentication in front of it"
-        )
+    """A listening socket. Raises ConfigError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio switches off Nagle's delay; without it each answer can take 40 ms.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -104,7 +104,7 @@ def test_a_port_in_use_and_a_host_that_is_seen_from_outside_are_refused(shell: S
 
     outside = shell("up", "--host", "0.0.0.0", "--port", "0")
     assert (in_use.code, f"port {port} on 127.0.0.1 cannot be used" in in_use.err) == (1, True)
-    assert (outside.code, "there are no API keys yet" in outside.err) == (1, True)
+    assert (outside.code, "there is no API key" in outside.err) == (1, True)
 
 
 def test_a_database_of_a_newer_schema_is_left_alone(shell: Shell) -> None:

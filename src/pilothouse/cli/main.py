@@ -77,6 +77,14 @@ TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "check": ("db:check", "Prove the invariants of the run log."),
         },
     ),
+    "keys": (
+        "The API keys.",
+        {
+            "create": ("keys:create", "Make a key; it is shown once."),
+            "list": ("keys:list_keys", "Every key, and when it was last used."),
+            "revoke": ("keys:revoke", "Let a key open nothing any more."),
+        },
+    ),
     "config": ("The settings.", {"show": ("settings:show", "Every setting, its value and where it comes from.")}),
 }
 

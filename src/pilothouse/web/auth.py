@@ -1,4 +1,4 @@
-"""Who may ask. As long as there are no API keys, only this machine: a request names it and comes from no other site."""
+"""Without API keys only this machine may ask: a request names it and comes from no other site's page."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import ipaddress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from pilothouse.web.problems import Problem
 
-PRINCIPAL = "api:local"
+LOCAL_PRINCIPAL = "api:local"
 """Who acts, in the audit, where nobody has to prove who they are."""
 
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def is_loopback(host: str) -> bool:
@@ -29,30 +29,17 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-class LocalOnly:
-    """Refuses what a web page elsewhere made a browser send.
+def local_refusal(scope: Scope) -> Problem | None:
+    """Why a request does not come from this machine's own programs and pages; None where it does.
 
-    A page cannot forge the header Host, so a name of its own that it points at this machine (DNS rebinding) shows
-    there; and on every request that changes something, a browser tells the page's origin.
+    A page elsewhere cannot forge the header Host, so a name of its own that it points at this machine (DNS rebinding)
+    shows there; and on every request that changes something, a browser tells the page's origin.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = _refusal(scope) if scope["type"] == "http" else None
-        if problem is None:
-            await self._app(scope, receive, send)
-        else:
-            await problem.response(scope["path"])(scope, receive, send)
-
-
-def _refusal(scope: Scope) -> Problem | None:
     hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
     if len(hosts) != 1 or not _is_local(hosts[0]):
         told = f"the header Host is {', '.join(hosts) or 'missing'}"
         return Problem(403, "forbidden", f"{told}; without API keys only localhost and 127.0.0.1 are answered")
-    if scope["method"] not in _READING:
+    if scope["method"] not in READING:
         return _foreign_origin(scope, hosts[0])
     return None
 

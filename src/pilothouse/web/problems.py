@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from pilothouse.errors import (
     Conflict,
     FieldError,
+    Forbidden,
     InvalidInput,
     NotFound,
     PilothouseError,
@@ -43,6 +44,7 @@ _REFUSAL_STATUSES: Mapping[type[PilothouseError], int] = {
     Conflict: 409,
     InvalidInput: 422,
     QueueFull: 429,
+    Forbidden: 403,
 }
 _HTTP_CODES = {BROKEN_JSON: "broken_json", TOO_LARGE: "too_large"}
 

@@ -21,7 +21,7 @@ class Submit(Body):
         None, description="Not before this instant: ISO 8601 with a time zone. At once unless given."
     )
     idempotency_key: Text | None = Field(None, description="Submitting twice with it yields one run.")
-    tenant: Text = Field("default", description="Whom the run belongs to.")
+    tenant: Text | None = Field(None, description="Whom the run belongs to: the key's tenant, else `default`.")
 
 
 class SubmitMany(Body):
@@ -72,4 +72,13 @@ class DismissDead(DeadChoice, Dismiss):
     """Dead letters to set aside."""
 
 
-ALL: tuple[type[BaseModel], ...] = (Submit, SubmitMany, Cancel, Redrive, Dismiss, RedriveDead, DismissDead)
+class NewKey(Body):
+    """An API key to make."""
+
+    name: Text = Field(max_length=100, description="Who will use it; the audit names it.")
+    role: Literal["viewer", "operator", "admin"] = Field(description="What it may do.")
+    tenant: Text | None = Field(None, description="Only this tenant's runs.")
+    expires_at: Instant | None = Field(None, description="Until when it is good; for ever unless given.")
+
+
+ALL: tuple[type[BaseModel], ...] = (Submit, SubmitMany, Cancel, Redrive, Dismiss, RedriveDead, DismissDead, NewKey)

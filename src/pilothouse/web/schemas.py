@@ -284,6 +284,34 @@ class ScheduleList(BaseModel):
     next: None
 
 
+class Key(BaseModel):
+    id: str
+    name: str
+    role: Literal["viewer", "operator", "admin"]
+    tenant: str | None
+    state: Literal["active", "expired", "revoked"]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class KeyList(BaseModel):
+    items: list[Key]
+    next: None
+
+
+class CreatedKey(BaseModel):
+    id: str
+    key: str = Field(description="What to send as bearer token. Shown only here.")
+
+
+class KeyRevoked(BaseModel):
+    id: str
+    state: Literal["revoked"]
+
+
 class Health(BaseModel):
     status: Literal["ok"]
 

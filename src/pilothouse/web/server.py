@@ -13,8 +13,8 @@ from pilothouse.config import Settings
 from pilothouse.control import Database
 from pilothouse.control.runs import Submitter
 from pilothouse.web import openapi, problems, requests
-from pilothouse.web.api import agents, audit, dead, events, health, overview, runs, schedules, workers
-from pilothouse.web.auth import LocalOnly
+from pilothouse.web.access import Access
+from pilothouse.web.api import agents, audit, dead, events, health, keys, overview, runs, schedules, workers
 from pilothouse.web.backend import Backend
 from pilothouse.web.middleware import Failures, RequestLog, UsableAddresses
 from pilothouse.web.pages import overview as overview_page
@@ -27,6 +27,7 @@ ROUTERS = (
     agents.router,
     workers.router,
     schedules.router,
+    keys.router,
     audit.router,
     overview.router,
     health.router,
@@ -46,7 +47,12 @@ def create_server(db: Database, submitter: Submitter, settings: Settings, stoppi
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        middleware=[Middleware(each) for each in (RequestLog, Failures, LocalOnly, UsableAddresses)],
+        middleware=[
+            Middleware(RequestLog),
+            Middleware(Failures),
+            Middleware(UsableAddresses),
+            Middleware(Access, db=db, host=settings.host),
+        ],
     )
     app.state.backend = Backend(db, submitter, settings, stopping)
     problems.install(app, methods_of)

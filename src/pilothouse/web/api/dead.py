@@ -8,8 +8,8 @@ from pilothouse.control import dead
 from pilothouse.control.dead import DeadFilter
 from pilothouse.control.views import view
 from pilothouse.web import requests, schemas
+from pilothouse.web.access import Caller, caller_of
 from pilothouse.web.answers import Limit, answer, page
-from pilothouse.web.auth import PRINCIPAL
 from pilothouse.web.backend import BackendOf
 from pilothouse.web.bodies import read_model
 from pilothouse.web.openapi import gives, takes
@@ -35,9 +35,9 @@ async def list_dead(
 @router.post("/dead/redrive", openapi_extra=takes(requests.RedriveDead), responses=gives(schemas.Count))
 async def redrive_dead(request: Request, backend: BackendOf) -> Response:
     """Queues the dead letters of a filter again with fresh attempts."""
-    body = await read_model(request, requests.RedriveDead)
+    body, caller = await read_model(request, requests.RedriveDead), caller_of(request)
     count = await dead.redrive_many(
-        backend.db, _filter(body), principal=PRINCIPAL, start_from=body.start_from, reason=body.reason
+        backend.db, _filter(body, caller), principal=caller.principal, start_from=body.start_from, reason=body.reason
     )
     return answer({"count": count})
 
@@ -45,10 +45,10 @@ async def redrive_dead(request: Request, backend: BackendOf) -> Response:
 @router.post("/dead/dismiss", openapi_extra=takes(requests.DismissDead), responses=gives(schemas.Count))
 async def dismiss_dead(request: Request, backend: BackendOf) -> Response:
     """Sets the dead letters of a filter aside; they stay in the run log."""
-    body = await read_model(request, requests.DismissDead)
-    count = await dead.dismiss_many(backend.db, _filter(body), principal=PRINCIPAL, reason=body.reason)
+    body, caller = await read_model(request, requests.DismissDead), caller_of(request)
+    count = await dead.dismiss_many(backend.db, _filter(body, caller), principal=caller.principal, reason=body.reason)
     return answer({"count": count})
 
 
-def _filter(body: requests.DeadChoice) -> DeadFilter:
-    return DeadFilter(body.agent, body.tenant, body.error_type)
+def _filter(body: requests.DeadChoice, caller: Caller) -> DeadFilter:
+    return DeadFilter(body.agent, caller.own_tenant(body.tenant), body.error_type)

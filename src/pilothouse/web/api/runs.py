@@ -12,8 +12,8 @@ from pilothouse.control.views import run_view
 from pilothouse.domain.runs import RunState
 from pilothouse.errors import FieldError, PilothouseError
 from pilothouse.web import requests, schemas
+from pilothouse.web.access import Caller, PrincipalOf, caller_of
 from pilothouse.web.answers import Limit, answer, page
-from pilothouse.web.auth import PRINCIPAL
 from pilothouse.web.backend import BackendOf, backend_of
 from pilothouse.web.bodies import Instant, parse, read_json, read_model
 from pilothouse.web.openapi import gives, takes, takes_key
@@ -22,6 +22,7 @@ from pilothouse.web.problems import invalid, problem_of
 router = APIRouter(prefix="/api/v1", tags=["runs"])
 
 KEY_HEADER = "idempotency-key"
+DEFAULT_TENANT = "default"
 
 
 @router.post(
@@ -30,7 +31,7 @@ KEY_HEADER = "idempotency-key"
 async def submit_run(request: Request) -> Response:
     """Takes a run. The answer comes once the run is stored; it is worked on later."""
     data = _with_key(await read_json(request, empty={}), request.headers.get(KEY_HEADER))
-    submitted = await backend_of(request).submitter.submit(_request_of(data))
+    submitted = await backend_of(request).submitter.submit(_request_of(data, caller_of(request)))
     told = _told(submitted)
     return answer(told, 202, {"Location": told["url"]})
 
@@ -43,7 +44,8 @@ async def submit_runs(request: Request) -> Response:
     """
     batch = await read_model(request, requests.SubmitMany)
     key = request.headers.get(KEY_HEADER)
-    wanted = [_request_or_error(_with_place_key(data, key, n)) for n, data in enumerate(batch.runs)]
+    caller = caller_of(request)
+    wanted = [_request_or_error(_with_place_key(data, key, n), caller) for n, data in enumerate(batch.runs)]
     accepted = [each for each in wanted if isinstance(each, runs.Request)]
     answers = iter(await backend_of(request).submitter.submit_batch(accepted) if accepted else [])
     outcomes = [next(answers) if isinstance(each, runs.Request) else each for each in wanted]
@@ -88,26 +90,26 @@ async def explain_run(id: str, backend: BackendOf) -> Response:
 
 
 @router.post("/runs/{id}/cancel", openapi_extra=takes(requests.Cancel, required=False), responses=gives(schemas.Run))
-async def cancel_run(id: str, request: Request, backend: BackendOf) -> Response:
+async def cancel_run(id: str, request: Request, backend: BackendOf, principal: PrincipalOf) -> Response:
     """Cancels the run and everything it started; one that runs shows `cancelling` until its worker has stopped it."""
     body = await read_model(request, requests.Cancel)
-    row = await runs.cancel_run(backend.db, id, principal=PRINCIPAL, reason=body.reason)
+    row = await runs.cancel_run(backend.db, id, principal=principal, reason=body.reason)
     return answer(run_view(row))
 
 
 @router.post("/runs/{id}/redrive", openapi_extra=takes(requests.Redrive, required=False), responses=gives(schemas.Run))
-async def redrive_run(id: str, request: Request, backend: BackendOf) -> Response:
+async def redrive_run(id: str, request: Request, backend: BackendOf, principal: PrincipalOf) -> Response:
     """Queues a failed run again with fresh attempts."""
     body = await read_model(request, requests.Redrive)
-    row = await dead.redrive_run(backend.db, id, principal=PRINCIPAL, start_from=body.start_from, reason=body.reason)
+    row = await dead.redrive_run(backend.db, id, principal=principal, start_from=body.start_from, reason=body.reason)
     return answer(run_view(row))
 
 
 @router.post("/runs/{id}/dismiss", openapi_extra=takes(requests.Dismiss, required=False), responses=gives(schemas.Run))
-async def dismiss_run(id: str, request: Request, backend: BackendOf) -> Response:
+async def dismiss_run(id: str, request: Request, backend: BackendOf, principal: PrincipalOf) -> Response:
     """Takes a failed run off the dead letters; it stays in the run log."""
     body = await read_model(request, requests.Dismiss)
-    row = await dead.dismiss_run(backend.db, id, principal=PRINCIPAL, reason=body.reason)
+    row = await dead.dismiss_run(backend.db, id, principal=principal, reason=body.reason)
     return answer(run_view(row))
 
 
@@ -115,30 +117,30 @@ _PAYLOAD = {"requestBody": {"required": False, "content": {"application/json": {
 
 
 @router.post("/runs/{id}/signals/{name}", openapi_extra=_PAYLOAD, responses=gives(schemas.SignalSent))
-async def send_signal(id: str, name: str, request: Request, backend: BackendOf) -> Response:
+async def send_signal(id: str, name: str, request: Request, backend: BackendOf, principal: PrincipalOf) -> Response:
     """Sends a signal whose payload is the body, null where there is none. The first of a name wins."""
     payload = await read_json(request, empty=None)
-    is_first = await signals.send_signal(backend.db, id, name, payload, principal=PRINCIPAL)
+    is_first = await signals.send_signal(backend.db, id, name, payload, principal=principal)
     return answer({"first": is_first})
 
 
-def _request_of(data: object) -> runs.Request:
+def _request_of(data: object, caller: Caller) -> runs.Request:
     body = parse(data, requests.Submit)
     return runs.Request(
         agent=body.agent,
         input=body.input,
-        principal=PRINCIPAL,
+        principal=caller.principal,
         lane=body.lane,
         priority=body.priority,
         available_at=body.at,
         idempotency_key=body.idempotency_key,
-        tenant=body.tenant,
+        tenant=caller.own_tenant(body.tenant) or DEFAULT_TENANT,
     )
 
 
-def _request_or_error(data: object) -> runs.Request | PilothouseError:
+def _request_or_error(data: object, caller: Caller) -> runs.Request | PilothouseError:
     try:
-        return _request_of(data)
+        return _request_of(data, caller)
     except PilothouseError as error:
         return error
 

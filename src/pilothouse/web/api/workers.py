@@ -9,8 +9,8 @@ from fastapi import APIRouter, Response
 from pilothouse.control import Database, readiness, workers
 from pilothouse.control.views import view
 from pilothouse.web import schemas
+from pilothouse.web.access import PrincipalOf
 from pilothouse.web.answers import Limit, answer
-from pilothouse.web.auth import PRINCIPAL
 from pilothouse.web.backend import BackendOf
 from pilothouse.web.openapi import gives
 
@@ -24,9 +24,9 @@ async def list_workers(backend: BackendOf, limit: Limit = 50) -> Response:
 
 
 @router.post("/workers/{id}/drain", responses=gives(schemas.Worker))
-async def drain_worker(id: str, backend: BackendOf) -> Response:
+async def drain_worker(id: str, backend: BackendOf, principal: PrincipalOf) -> Response:
     """Asks a worker to finish what runs, claim nothing and exit."""
-    return answer(view(await workers.drain_worker(backend.db, id, principal=PRINCIPAL)))
+    return answer(view(await workers.drain_worker(backend.db, id, principal=principal)))
 
 
 async def listed_workers(db: Database, *, limit: int) -> list[dict[str, Any]]:
