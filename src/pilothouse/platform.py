@@ -132,13 +132,18 @@ class Platform:
         await keep_working(self.db, self.app.agents, options, default_emitter(), stop)
 
     async def _schedule(self, stop: asyncio.Event) -> None:
+        from pilothouse.control.seals import Sealer
         from pilothouse.engine.janitor import Janitor
         from pilothouse.engine.scheduler import Chore, Scheduler
 
         emitter = default_emitter()
         janitor = Janitor(self.db, emitter, lease_seconds=self.settings.lease_us / 1_000_000)
         interval = self.settings.chore_interval_ms / 1000
-        chores = [janitor.chore(interval), Chore("schedules", interval, self._fire_schedules)]
+        chores = [
+            janitor.chore(interval),
+            Chore("schedules", interval, self._fire_schedules),
+            Chore("seal", interval, Sealer(self.db).seal),
+        ]
         await Scheduler(self.db, chores, emitter).run(stop)
 
     async def _fire_schedules(self) -> None:

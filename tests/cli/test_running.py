@@ -92,7 +92,7 @@ def test_the_other_nouns_answer(up: Shell) -> None:
     assert "up to date" in up("db", "migrate").out
     assert "pilothouse.toml" in up("config", "show").out
     checked = up("db", "check")
-    assert (checked.code, "all 11 invariants hold" in checked.out) == (0, True)
+    assert (checked.code, "all 12 invariants hold" in checked.out) == (0, True)
 
 
 def test_unknown_things_are_refused_with_what_to_do(up: Shell) -> None:
@@ -206,4 +206,20 @@ def test_a_reader_that_goes_away_is_no_error(up: Shell) -> None:
 def test_a_terminal_that_knows_few_characters_shows_the_others_as_it_can(up: Shell) -> None:
     said = up("db", "check", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
 
-    assert (said.code, "all 11 invariants hold" in said.out) == (0, True), said.err
+    assert (said.code, "all 12 invariants hold" in said.out) == (0, True), said.err
+
+
+def test_the_audit_is_verified_and_a_copy_of_it_too(up: Shell) -> None:
+    def is_sealed() -> bool:
+        return bool(up("audit", "verify", "--json").json["records"])
+
+    until(is_sealed, "the scheduler to seal")
+    assert "are as they were written" in up("audit", "verify").out
+    assert "lines in audit.jsonl" in up("audit", "export", "--to", "audit.jsonl").out
+    assert up("audit", "verify", "--file", "audit.jsonl").code == 0
+
+    text = (up.folder / "audit.jsonl").read_text("utf-8").replace("worker.started", "worker.forged", 1)
+    up.write("forged.jsonl", text)
+    forged = up("audit", "verify", "--file", "forged.jsonl")
+    assert (forged.code, "was changed" in forged.out) == (1, True)
+    assert "cannot be read" in up("audit", "verify", "--file", "missing.jsonl").err

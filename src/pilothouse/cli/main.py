@@ -66,6 +66,8 @@ TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
         {
             "tail": ("audit:tail", "The latest records."),
             "show": ("audit:show", "One record."),
+            "verify": ("audit:verify", "Hold the audit against its seals."),
+            "export": ("audit:export", "Write the audit and its seals as JSON lines."),
         },
     ),
     "events": ("What happens now.", {"tail": ("audit:tail_events", "Follow every change of state.")}),

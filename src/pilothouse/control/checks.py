@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pilothouse.control import seals
+from pilothouse.domain.seals import Finding
 from pilothouse.store.database import Database, Row, Transaction
 
 FOUND_SHOWN = 20
@@ -56,6 +58,19 @@ async def check(db: Database, *, grace_us: int) -> list[Verdict]:
 def verdicts(tx: Transaction, grace_us: int) -> list[Verdict]:
     """The invariants on what this transaction sees."""
     sizes = tx.fetch_one("check_sizes") or {}
+    sealed = seals.verify_in(tx)
+    found = [{"id": f"seal {each.seal}", "found": _told(each)} for each in sealed.findings[:FOUND_SHOWN]]
+    return [
+        *_proved(tx, sizes, grace_us),
+        Verdict("no sealed audit record was changed, removed or inserted", "audit", sealed.records, found),
+    ]
+
+
+def _told(finding: Finding) -> str:
+    return finding.problem if finding.seq is None else f"audit record {finding.seq} was {finding.problem}"
+
+
+def _proved(tx: Transaction, sizes: Row, grace_us: int) -> list[Verdict]:
     return [
         Verdict(invariant.name, invariant.looked_at, int(sizes[invariant.looked_at]), _broken(tx, invariant, grace_us))
         for invariant in INVARIANTS

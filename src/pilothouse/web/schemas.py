@@ -161,6 +161,22 @@ class AuditPage(BaseModel):
     next: int | None = Field(description="Pass it as `before` for the next page; null on the last.")
 
 
+class SealFinding(BaseModel):
+    seal: int
+    seq: int | None = Field(description="The record; null where the seal itself is wrong.")
+    problem: str
+
+
+class Verification(BaseModel):
+    holds: bool
+    seals: int
+    records: int
+    unsealed: int = Field(description="Records that came after the last seal.")
+    head: str | None = Field(description="The hash of the last seal; note it elsewhere.")
+    has_anchor: bool
+    findings: list[SealFinding]
+
+
 class Timeline(BaseModel):
     run: Run
     attempts: list[Attempt]

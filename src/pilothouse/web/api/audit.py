@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from pilothouse.control import audit
+from pilothouse.control import audit, seals
 from pilothouse.control.views import view
 from pilothouse.web import schemas
 from pilothouse.web.answers import Limit, answer, page
@@ -31,6 +32,13 @@ async def list_audit(
         backend.db, limit=limit + 1, before=before, action=action, tenant=tenant, entity_id=entity_id
     )
     return page([view(row) for row in rows], limit=limit, key="seq")
+
+
+@router.get("/audit/verification", responses=gives(schemas.Verification))
+async def verify_audit(backend: BackendOf, anchor: str | None = None) -> Response:
+    """Holds the audit against its seals. With `anchor`, the hash of a seal noted before, that seal must be there."""
+    done = await seals.verify(backend.db, anchor=anchor)
+    return answer(asdict(done) | {"holds": done.holds})
 
 
 @router.get("/audit/{seq}", responses=gives(schemas.AuditRecord))

@@ -1,0 +1,205 @@
+"""The seal of the audit: a leader seals batches of records; anyone can verify that none was changed since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+from pilothouse.control.instants import now
+from pilothouse.domain.seals import Finding, Record, Seal, check_chain, check_records, make_seal
+from pilothouse.errors import ConfigError
+from pilothouse.store.database import Database, Row, Transaction
+
+BATCH = 5_000
+"""Records of one seal, at most."""
+
+FINDINGS_SHOWN = 100
+MAX_SEQ = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class _Horizon:
+    """Up to where the record went at one moment, and which transactions could still add to it."""
+
+    seq: int
+    running_until: int
+
+
+class Sealer:
+    """Seals what is final, one batch at a time.
+
+    On PostgreSQL a record's number is taken before its transaction commits. So the end of the record is noted in one
+    turn, the transactions that may write before it in the next, and it is sealed once all of those have ended.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._noted: _Horizon | None = None
+        self._waiting: _Horizon | None = None
+
+    async def seal(self) -> None:
+        while await self._db.transaction(self._turn):
+            pass
+
+    def _turn(self, tx: Transaction) -> bool:
+        """True where there may be more to seal at once."""
+        found = tx.fetch_one("seal_horizon")
+        assert found is not None
+        if tx.dialect == "sqlite":
+            return seal_batch(tx, up_to=found["seq"])
+        if self._waiting is not None and found["running_from"] >= self._waiting.running_until:
+            if seal_batch(tx, up_to=self._waiting.seq):
+                return True
+            self._waiting = None
+        if self._waiting is None and self._noted is not None:
+            self._waiting = _Horizon(self._noted.seq, found["running_until"])
+        self._noted = _Horizon(found["seq"], found["running_until"])
+        return False
+
+
+def seal_batch(tx: Transaction, *, up_to: int) -> bool:
+    """Seals the records after the last seal, as far as they fit into one batch; False where there are none."""
+    previous = _last_seal(tx)
+    first_seq = previous.last_seq + 1 if previous else 1
+    if up_to < first_seq:
+        return False
+    records = tx.fetch_all("audit_span", first_seq=first_seq, last_seq=up_to, limit=BATCH)
+    if not records:
+        return False
+    is_full = len(records) == BATCH
+    seal = make_seal(
+        records,
+        number=previous.number + 1 if previous else 1,
+        previous=previous,
+        last_seq=records[-1]["seq"] if is_full else up_to,
+        sealed_at=now(tx),
+    )
+    tx.execute("insert_seal", **asdict(seal))
+    return is_full
+
+
+def _last_seal(tx: Transaction) -> Seal | None:
+    row = tx.fetch_one("last_seal")
+    return None if row is None else Seal(**row)
+
+
+@dataclass(slots=True)
+class Verification:
+    """What verifying came to. `unsealed` records came after the last seal; `head` is that seal's hash."""
+
+    seals: int = 0
+    records: int = 0
+    unsealed: int = 0
+    head: str | None = None
+    findings: list[Finding] = field(default_factory=list)
+    has_anchor: bool = False
+
+    @property
+    def holds(self) -> bool:
+        return not self.findings
+
+
+async def verify(db: Database, *, anchor: str | None = None) -> Verification:
+    """Holds the whole audit against its seals. `anchor` is the hash of a seal that was noted elsewhere before."""
+    return await db.read(lambda tx: verify_in(tx, anchor=anchor))
+
+
+def verify_in(tx: Transaction, *, anchor: str | None = None) -> Verification:
+    def records_of(seal: Seal) -> Iterable[Record]:
+        return tx.fetch_all("audit_span", first_seq=seal.first_seq, last_seq=seal.last_seq, limit=10 * BATCH)
+
+    done = _verify(_seals(tx), records_of, anchor)
+    after = _last_seal(tx)
+    last = after.last_seq if after else 0
+    done.unsealed = len(tx.fetch_all("audit_span", first_seq=last + 1, last_seq=MAX_SEQ, limit=10 * BATCH))
+    return done
+
+
+def _seals(tx: Transaction) -> Iterator[Seal]:
+    number = 0
+    while rows := tx.fetch_all("seals_after", number=number, limit=100):
+        yield from (Seal(**row) for row in rows)
+        number = rows[-1]["number"]
+
+
+def _verify(seals: Iterable[Seal], records_of: Callable[[Seal], Iterable[Record]], anchor: str | None) -> Verification:
+    done, previous = Verification(), None
+    for seal in seals:
+        broken = check_chain(seal, previous)
+        done.findings += broken or check_records(seal, records_of(seal))
+        done.seals += 1
+        done.records += seal.records
+        done.head, previous = seal.hash, seal
+        done.has_anchor = done.has_anchor or seal.hash == anchor
+    if anchor is not None and not done.has_anchor:
+        done.findings.append(Finding(done.seals, None, f"no seal has the hash {anchor}: the seals from it on are gone"))
+    del done.findings[FINDINGS_SHOWN:]
+    return done
+
+
+# --- a copy elsewhere --------------------------------------------------------------------------
+
+
+async def export(db: Database, write: Callable[[str], object], *, after_seal: int = 0) -> int:
+    """Writes JSON lines: the seals after number `after_seal`, each with its records, then what is not sealed yet.
+
+    Returns how many lines.
+    """
+    found = await db.read(partial(_batch_after, number=after_seal - 1)) if after_seal else None
+    number, last, lines = after_seal, found[0].last_seq if found else 0, 0
+    while found := await db.read(partial(_batch_after, number=number)):
+        seal, rows = found
+        number, last = seal.number, seal.last_seq
+        lines += _write_rows(write, [{"seal": asdict(seal)}, *rows])
+    while rows := await db.read(partial(_records_after, seq=last)):
+        last = rows[-1]["seq"]
+        lines += _write_rows(write, rows)
+    return lines
+
+
+def _batch_after(tx: Transaction, number: int) -> tuple[Seal, list[Row]] | None:
+    rows = tx.fetch_all("seals_after", number=number, limit=1)
+    if not rows:
+        return None
+    seal = Seal(**rows[0])
+    return seal, tx.fetch_all("audit_span", first_seq=seal.first_seq, last_seq=seal.last_seq, limit=10 * BATCH)
+
+
+def _records_after(tx: Transaction, seq: int) -> list[Row]:
+    return tx.fetch_all("audit_span", first_seq=seq + 1, last_seq=MAX_SEQ, limit=BATCH)
+
+
+def _write_rows(write: Callable[[str], object], rows: Sequence[Row]) -> int:
+    for row in rows:
+        write(json.dumps(row, ensure_ascii=False, separators=(",", ":")))
+    return len(rows)
+
+
+def verify_lines(lines: Iterable[str], *, anchor: str | None = None) -> Verification:
+    """Holds an exported file against the seals in it. Raises ConfigError for a line that is no such export."""
+    batches: dict[int, list[Record]] = {}
+    seals: list[Seal] = []
+    unsealed = 0
+    for number, line in enumerate(lines, start=1):
+        row = _parse(line, number)
+        if "seal" in row:
+            seals.append(Seal(**row["seal"]))
+        elif seals and row["seq"] <= seals[-1].last_seq:
+            batches.setdefault(seals[-1].number, []).append(row)
+        else:
+            unsealed += 1
+    done = _verify(seals, lambda seal: batches.get(seal.number, []), anchor)
+    done.unsealed = unsealed
+    return done
+
+
+def _parse(line: str, number: int) -> Row:
+    try:
+        row: Row = json.loads(line)
+        if "seal" not in row:
+            _ = row["seq"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"line {number} is not of an audit export: {error}") from error
+    return row

@@ -1,0 +1,115 @@
+"""Sealing on both stores: beside writers, in batches, and found out whatever is done to the rows."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from pilothouse.control import checks, seals
+from pilothouse.errors import ConfigError
+from pilothouse.store.database import Database
+from tests.control.steps import card, register, request, submit_all
+
+TURNS = 3
+"""Of a sealer, after which everything that was committed before the first is sealed on every store."""
+
+
+async def seal(db: Database, sealer: seals.Sealer | None = None) -> None:
+    sealer = sealer or seals.Sealer(db)
+    for _ in range(TURNS):
+        await sealer.seal()
+
+
+@pytest.fixture
+async def sealed(database: Database) -> Database:
+    register(database, card("echo"))
+    for _ in range(3):
+        submit_all(database, *(request() for _ in range(4)))
+        await seal(database)
+    return database
+
+
+async def test_everything_is_sealed_and_holds(sealed: Database) -> None:
+    done = await seals.verify(sealed)
+
+    assert (done.holds, done.seals, done.records, done.unsealed) == (True, 3, 13, 0)
+    assert (await seals.verify(sealed, anchor=done.head)).holds
+    assert "no seal has the hash abc" in (await seals.verify(sealed, anchor="abc")).findings[0].problem
+
+
+@pytest.mark.corrupts
+@pytest.mark.parametrize(
+    ("sql", "problem"),
+    [
+        ("UPDATE audit SET reason = 'nothing' WHERE seq = 3", (3, "changed")),
+        ("UPDATE audit SET principal = 'someone' WHERE seq = 8", (8, "changed")),
+        ("DELETE FROM audit WHERE seq = 5", (5, "removed")),
+        ("DELETE FROM audit_seals WHERE number = 2", (None, "the seals 2 to 2 were removed")),
+        ("UPDATE audit_seals SET records = 1 WHERE number = 1", (None, "the seal itself was changed")),
+    ],
+)
+async def test_what_was_done_to_the_rows_is_named(sealed: Database, sql: str, problem: Any) -> None:
+    sealed.administer(lambda tx: tx.execute(sql))
+
+    found = (await seals.verify(sealed)).findings
+    assert (found[0].seq, found[0].problem) == problem
+    verdicts = await checks.check(sealed, grace_us=10**12)
+    assert [v.holds for v in verdicts if "audit record" in v.name] == [False]
+
+
+async def test_a_copy_is_proved_without_the_database(sealed: Database) -> None:
+    submit_all(sealed, request())
+    lines: list[str] = []
+    count = await seals.export(sealed, lines.append)
+
+    done = seals.verify_lines(lines)
+    assert (done.holds, done.records, done.unsealed, count) == (True, 13, 1, len(lines))
+    forged = [line.replace('"run.submitted"', '"run.forged"') for line in lines]
+    assert {finding.problem for finding in seals.verify_lines(forged).findings} == {"changed"}
+    assert [finding.problem for finding in seals.verify_lines([*lines[:3], *lines[4:]]).findings] == ["removed"]
+    with pytest.raises(ConfigError, match="line 1 is not of an audit export"):
+        seals.verify_lines(["nonsense"])
+    assert await seals.export(sealed, lambda _: None, after_seal=3) == 1
+
+
+async def test_a_large_backlog_takes_several_seals(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seals, "BATCH", 5)
+    register(database, card("echo"))
+    submit_all(database, *(request() for _ in range(21)))
+    await seal(database)
+
+    done = await seals.verify(database)
+    assert (done.holds, done.records, done.seals) == (True, 22, 5)
+
+
+async def test_sealing_beside_writers_leaves_nothing_out(database: Database) -> None:
+    """Numbers are taken before commits: a record that comes late must still be under a seal, and none may be missed."""
+    register(database, card("echo"))
+    done = threading.Event()
+
+    def write() -> None:
+        for _ in range(40):
+            submit_all(database, *(request() for _ in range(5)))
+
+    def write_all() -> None:
+        threads = [threading.Thread(target=write) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        done.set()
+
+    writing = asyncio.create_task(asyncio.to_thread(write_all))
+    sealer = seals.Sealer(database)
+    while not done.is_set():
+        await sealer.seal()
+        await asyncio.sleep(0)
+    await writing
+    await seal(database, sealer)
+    await seal(database, sealer)
+
+    found = await seals.verify(database)
+    assert (found.findings, found.records, found.unsealed) == ([], 601, 0)
