@@ -59,11 +59,11 @@ def check(*, as_json: AsJson = False) -> int:
             [{"name": v.name, "holds": v.holds, "checked": v.checked, "found": v.found} for v in verdicts]
         )
     else:
-        _print_verdicts(verdicts)
+        print_verdicts(verdicts)
     return 0 if all(verdict.holds for verdict in verdicts) else 1
 
 
-def _print_verdicts(verdicts: list[checks.Verdict]) -> None:
+def print_verdicts(verdicts: list[checks.Verdict]) -> None:
     out = output.console()
     for verdict in verdicts:
         mark = "[green]✓[/green]" if verdict.holds else "[bold red]✗[/bold red]"

@@ -98,6 +98,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scheduler": ("roles:scheduler", "The scheduler alone."),
     "demo": ("demo:demo", "The code steward on real sources, with a worker killed midway."),
     "submit": ("submit:submit", "Submit runs."),
+    "backup": ("backup:backup", "Copy the whole database into one file."),
+    "restore": ("backup:restore", "Write a backup into an empty database, and prove it."),
     "version": ("version:show", "The version of Pilothouse."),
 }
 

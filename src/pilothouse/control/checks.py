@@ -10,6 +10,9 @@ from pilothouse.store.database import Database, Row, Transaction
 
 FOUND_SHOWN = 20
 
+ANY_GRACE_US = 2**60
+"""For a copy, whose workers are elsewhere: their leases may have run out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Invariant:

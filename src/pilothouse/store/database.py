@@ -95,6 +95,9 @@ class Database(Protocol):
     def administer(self, work: Work[T]) -> T:
         """`transaction_blocking`, alone and on the direct connection; its statements are SQL texts instead of names."""
 
+    def examine(self, work: Work[T]) -> T:
+        """`read_blocking`, on the direct connection; its statements are SQL texts instead of names."""
+
     def notify(self, topic: str) -> None:
         """Hint to every listener, here and in other processes, that `topic` changed. Never blocks, never raises."""
 

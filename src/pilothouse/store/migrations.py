@@ -93,12 +93,14 @@ def status(db: Database, *, folder: Traversable | None = None) -> list[Migration
     ]
 
 
-def migrate(db: Database, phase: Phase | None = None, *, folder: Traversable | None = None) -> list[MigrationStatus]:
-    """Apply what waits, all of it or one phase, and return it. Safe to run in several processes at once.
+def migrate(
+    db: Database, phase: Phase | None = None, *, folder: Traversable | None = None, up_to: int | None = None
+) -> list[MigrationStatus]:
+    """Apply what waits, all of it, one phase, or `up_to` a version, and return it. Several processes may do so at once.
 
     Raises SchemaError for a database of a newer Pilothouse, or one whose migrations differ from the shipped ones.
     """
-    migrations = load_migrations(db.dialect, folder)
+    migrations = [each for each in load_migrations(db.dialect, folder) if up_to is None or each.version <= up_to]
     done: list[MigrationStatus] = []
     while applied := db.administer(lambda tx: _apply_next(tx, migrations, phase)):
         done.append(applied)
@@ -120,6 +122,16 @@ def ensure_current(db: Database, *, folder: Traversable | None = None) -> None:
             f"the database's schema is older than this Pilothouse: {len(waiting)} migrations wait, "
             f"the first is {waiting[0].version:04}_{waiting[0].name}; run `pilothouse db migrate`"
         )
+
+
+def newest_version(db: Database) -> int:
+    """The version of the schema that this Pilothouse has."""
+    return load_migrations(db.dialect)[-1].version
+
+
+def version_in(tx: Transaction) -> int:
+    """The version of the schema that a database has."""
+    return max((row["version"] for row in _read_applied(tx)), default=0)
 
 
 def is_empty(db: Database) -> bool:

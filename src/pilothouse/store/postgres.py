@@ -120,9 +120,15 @@ class PostgresDatabase:
         return self._run_here(work, is_read=True)
 
     def administer(self, work: Work[T]) -> T:
+        return self._run_directly(work, is_read=False)
+
+    def examine(self, work: Work[T]) -> T:
+        return self._run_directly(work, is_read=True)
+
+    def _run_directly(self, work: Work[T], *, is_read: bool) -> T:
         runner = self._new_runner(self._direct)
         try:
-            result: T = _value(runner.run(BlockingCall(work, is_raw=True), is_read=False))
+            result: T = _value(runner.run(BlockingCall(work, is_raw=True), is_read=is_read))
             return result
         finally:
             runner.disconnect()

@@ -107,6 +107,9 @@ class SqliteDatabase:
         self._refuse_nesting()
         return _finish(self._writes, work, is_raw=True)
 
+    def examine(self, work: Work[T]) -> T:
+        return _finish(self._reads, work, is_raw=True)
+
     def check(self) -> None:
         _finish(self._reads, lambda tx: tx.fetch_all("SELECT 1 FROM sqlite_master"), is_raw=True)
         if self._file.identity() != self._identity:
