@@ -154,11 +154,12 @@ class App:
         at: datetime | None = None,
         idempotency_key: str | None = None,
         tenant: str = "default",
+        webhook_url: str | None = None,
     ) -> Submitted:
         """Submits a run to the database of the settings; returns once it is durable.
 
         `input` is JSON data that fits the agent's types. `at` is an aware datetime before which it does not start.
-        The same `idempotency_key` with the same input gives the same run.
+        The same `idempotency_key` with the same input gives the same run. `webhook_url` is told when it has ended.
         Raises NotFound, InvalidInput that names each field, Conflict for a key used with another input.
         """
         submitter = await self._connect()
@@ -172,6 +173,7 @@ class App:
                 available_at=None if at is None else from_datetime(at),
                 idempotency_key=idempotency_key,
                 tenant=tenant,
+                webhook_url=webhook_url,
             )
         )
 

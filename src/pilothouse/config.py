@@ -32,6 +32,10 @@ def _named(*names: str) -> AliasChoices:
     return AliasChoices(*names)
 
 
+SECRETS = frozenset({"webhook_secret"})
+"""Settings that nobody may see."""
+
+
 class Settings(BaseSettings):
     """Every setting of Pilothouse. Names in the environment are in capitals; in pilothouse.toml they are as here."""
 
@@ -103,6 +107,9 @@ class Settings(BaseSettings):
     )
     enable_metrics: bool = Field(
         True, validation_alias=_named("ENABLE_METRICS"), description="Whether /metrics answers."
+    )
+    webhook_secret: str | None = Field(
+        None, min_length=16, description="What webhooks are signed with; without one a worker delivers none."
     )
     max_queued_per_lane: int = Field(
         1_000_000, ge=1, description="Queued runs of one lane beyond which new ones are refused with 429."
@@ -190,7 +197,7 @@ def describe_settings(**overrides: Any) -> list[Shown]:
     """Every setting with its value and source, in their order."""
     settings, from_file = load_settings(**overrides), _read_toml()
     return [
-        Shown(name, mask(getattr(settings, name)), _source(name, overrides, from_file))
+        Shown(name, _shown(name, getattr(settings, name)), _source(name, overrides, from_file))
         for name in Settings.model_fields
     ]
 
@@ -250,8 +257,12 @@ def _told(problem: Any, given: dict[str, Any]) -> str:
     alias = str(problem["loc"][0])
     name = next(known for known in Settings.model_fields if alias in (known, *environment_names(known)))
     value = problem["input"]
-    shown = mask(value) if isinstance(value, str) else value
+    shown = _shown(name, value) if isinstance(value, str) else value
     return f"setting {name} = {shown!r} ({_source(name, given, {name: value})}): {message}"
+
+
+def _shown(name: str, value: object) -> str:
+    return "***" if name in SECRETS and value else mask(value)
 
 
 def mask(value: object) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pilothouse.app import App
     from pilothouse.config import Settings
+    from pilothouse.engine.agent import Agent
 
 Role = Literal["api", "worker", "scheduler"]
 ALL_ROLES: frozenset[Role] = frozenset({"api", "worker", "scheduler"})
@@ -129,7 +130,16 @@ class Platform:
             attempt_timeout_seconds=settings.attempt_timeout_seconds,
             is_enabled=settings.engine_enabled,
         )
-        await keep_working(self.db, self.app.agents, options, default_emitter(), stop)
+        await keep_working(self.db, {**app.agents, **self._own_agents()}, options, default_emitter(), stop)
+
+    def _own_agents(self) -> dict[str, Agent]:
+        """The agents that Pilothouse brings along."""
+        if self.settings.webhook_secret is None:
+            return {}
+        from pilothouse.engine.webhooks import make_delivery_agent
+
+        agent = make_delivery_agent(self.db, self.settings.webhook_secret)
+        return {agent.name: agent}
 
     async def _schedule(self, stop: asyncio.Event) -> None:
         from pilothouse.control.seals import Sealer

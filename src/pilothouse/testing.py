@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pilothouse.app import App
 from pilothouse.clock import FrozenClock, SystemClock
-from pilothouse.control import attempts, runs, schedules, signals, workers
+from pilothouse.control import attempts, cancels, runs, schedules, signals, workers
 from pilothouse.control.runs import Request, Submitter
 from pilothouse.control.timeline import timeline
 from pilothouse.control.views import run_view
@@ -98,7 +98,7 @@ class TestPlatform:
         return await signals.send_signal(self.db, run_id, name, payload, principal="test")
 
     async def cancel(self, run_id: str) -> None:
-        await runs.cancel_run(self.db, run_id, principal="test", reason="cancelled by a test")
+        await cancels.cancel_run(self.db, run_id, principal="test", reason="cancelled by a test")
 
     async def advance(self, *, seconds: float) -> None:
         """Moves the frozen clock and fires the schedules that became due; live workers renew their lease meanwhile."""

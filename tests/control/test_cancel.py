@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pilothouse.control import runs
+from pilothouse.control import cancels
 from pilothouse.control.views import shown_state
 from pilothouse.errors import Conflict, NotFound
 from pilothouse.store.database import Database
@@ -26,7 +26,7 @@ from tests.control.steps import (
 
 
 def cancel(db: Database, run_id: str) -> str:
-    return shown_state(asyncio.run(runs.cancel_run(db, run_id, principal="test", reason="not wanted")))
+    return shown_state(asyncio.run(cancels.cancel_run(db, run_id, principal="test", reason="not wanted")))
 
 
 def test_a_queued_run_ends_at_once(db: Database, worker: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pilothouse.clock import FrozenClock
-from pilothouse.control import checks, dead, runs, signals
+from pilothouse.control import cancels, checks, dead, signals
 from pilothouse.control.attempts import ClaimedRun
 from pilothouse.control.waits import Wait
 from pilothouse.domain.runs import Ending
@@ -144,7 +144,7 @@ class RunMachine(RuleBasedStateMachine):
         open_ids = sorted(id for id, state in self.states.items() if state in ("queued", "waiting", "running"))
         id = data.draw(st.sampled_from(open_ids))
 
-        asyncio.run(runs.cancel_run(self.db, id, principal="test"))
+        asyncio.run(cancels.cancel_run(self.db, id, principal="test"))
 
         self.woken.discard(id)
         if self.states[id] == "running":

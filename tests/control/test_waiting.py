@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pilothouse.control import attempts, runs, signals
+from pilothouse.control import attempts, cancels, signals
 from pilothouse.control.attempts import ClaimedRun
 from pilothouse.control.waits import Wait
 from pilothouse.errors import Conflict, NotFound
@@ -139,7 +139,7 @@ def test_a_cancelled_child_wakes_its_parent(db: Database, worker: str) -> None:
     settle(db, ended(child, "failed"))
     suspend(db, parent, Wait("child", child.run_id, "all"))
 
-    asyncio.run(runs.cancel_run(db, child.run_id, principal="test"))
+    asyncio.run(cancels.cancel_run(db, child.run_id, principal="test"))
 
     assert state_of(db, child.run_id) == "cancelled"
     assert is_awake(db, parent.run_id)

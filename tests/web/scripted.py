@@ -22,8 +22,16 @@ class Answer:
 class Asked:
     method: str
     path: str
-    last_event_id: str | None
-    body: Any
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def last_event_id(self) -> str | None:
+        return self.headers.get("last-event-id")
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.text) if self.text else None
 
 
 class Script:
@@ -52,8 +60,8 @@ def scripted(*answers: Answer) -> Iterator[Script]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length", "0"))
-            body = json.loads(self.rfile.read(length)) if length else None
-            script.asked.append(Asked(self.command, self.path, self.headers.get("last-event-id"), body))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            script.asked.append(Asked(self.command, self.path, headers, self.rfile.read(length).decode()))
             answer = script.answers.pop(0)
             self.send_response(answer.status)
             for name, value in answer.headers.items():

@@ -12,7 +12,7 @@ from pilothouse.cli.output import AsJson, Limit
 from pilothouse.cli.run_view import show_timeline
 from pilothouse.cli.session import principal, run
 from pilothouse.cli.watching import follow
-from pilothouse.control import dead, signals
+from pilothouse.control import cancels, dead, signals
 from pilothouse.control import runs as verbs
 from pilothouse.control.timeline import timeline
 from pilothouse.control.timeline import why as ask_why
@@ -82,7 +82,7 @@ def watch(run_id: RunId, *, as_json: AsJson = False) -> int:
 
 def cancel(run_id: RunId, *, reason: Reason = "", as_json: AsJson = False) -> None:
     """Cancel a run and what it started. One that runs shows `cancelling` until its worker has proved it."""
-    row = run_view(run(lambda db: verbs.cancel_run(db, run_id, principal=principal(), reason=reason)))
+    row = run_view(run(lambda db: cancels.cancel_run(db, run_id, principal=principal(), reason=reason)))
     _print_run(row, f"run {run_id} is {row['state']}", as_json=as_json)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pilothouse import payloads
-from pilothouse.control import audit, counters, runs, waits
+from pilothouse.control import audit, cancels, counters, runs, waits, webhooks
 from pilothouse.control.waits import Wait
 from pilothouse.domain.lanes import AGEING_SECONDS, LANE_ORDER, Demand, Lane
 from pilothouse.domain.retries import Backoff
@@ -301,9 +301,10 @@ def settle_attempts(tx: Transaction, settlements: Sequence[Settlement], *, princ
         waits.add_waits(tx, row["id"], row["attempt"], by_key[row["id"], row["attempt"]].waits)
     waits.release_parents(tx, settled)
     _record_settled(tx, settled, by_key, principal)
+    webhooks.queue_deliveries(tx, settled, principal=principal)
     for row in settled:
         if row["state"] == RunState.CANCELLED:
-            runs.cancel_lineage(tx, row["id"], principal=principal, reason="its parent was cancelled")
+            cancels.cancel_lineage(tx, row["id"], principal=principal, reason="its parent was cancelled")
     return {(row["id"], row["attempt"]) for row in settled}
 
 

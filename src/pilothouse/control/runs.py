@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from pilothouse import payloads
 from pilothouse.clock import SystemClock, new_id
-from pilothouse.control import agents, audit, counters, waits
+from pilothouse.control import agents, audit, counters
 from pilothouse.control.admission import Admission
 from pilothouse.control.coalescer import Coalescer
 from pilothouse.domain.lanes import LANE_ORDER
@@ -19,6 +20,10 @@ from pilothouse.store.database import Database, Row, Transaction
 
 WAKE_RUNS = "runs"
 WAKE_CANCEL = "cancel"
+DELIVERY_AGENT = "pilothouse.webhook"
+"""The built-in agent that tells a URL of a run's end."""
+
+MAX_URL_LENGTH = 2048
 MAX_KEY_LENGTH = 255
 MAX_BATCH = 500
 
@@ -37,6 +42,7 @@ class Request:
     tenant: str = "default"
     parent_id: str | None = None
     root_id: str | None = None
+    webhook_url: str | None = None
     id: str = field(default_factory=new_id)
 
 
@@ -95,19 +101,21 @@ def insert_planned(
 
 def plan_runs(tx: Transaction, requests: Sequence[Request]) -> list[Row | Refused]:
     """Holds each request against its agent; a row to insert, or the reason why not."""
-    names = sorted({request.agent for request in requests})
+    names = sorted({request.agent for request in requests} | {DELIVERY_AGENT for r in requests if r.webhook_url})
     known = {row["name"]: row for row in tx.fetch_many("agents_by_name", [{"name": name} for name in names])}
-    missing = any(name not in known for name in names)
+    missing = any(request.agent not in known for request in requests)
     every_name = [row["name"] for row in agents.list_in(tx)] if missing else []
-    return [_plan_run(request, known.get(request.agent), every_name) for request in requests]
+    can_tell = DELIVERY_AGENT in known
+    return [_plan_run(request, known.get(request.agent), every_name, can_tell=can_tell) for request in requests]
 
 
-def _plan_run(request: Request, agent: Row | None, every_name: Sequence[str]) -> Row | Refused:
+def _plan_run(request: Request, agent: Row | None, every_name: Sequence[str], *, can_tell: bool) -> Row | Refused:
     if agent is None:
         return agents.unknown_agent(request.agent, every_name)
     try:
         agents.check_input(request.agent, agent["input_schema"], request.input)
         _check_options(request)
+        _check_webhook(request.webhook_url, can_tell=can_tell)
         text = payloads.encode(request.input)
     except ValueError as error:
         return InvalidInput(f"the input of agent {request.agent!r} {error}", [FieldError("input", str(error))])
@@ -127,6 +135,7 @@ def _plan_run(request: Request, agent: Row | None, every_name: Sequence[str]) ->
         "idempotency_key": request.idempotency_key,
         "parent_id": request.parent_id,
         "root_id": request.root_id or request.id,
+        "webhook_url": request.webhook_url,
     }
 
 
@@ -140,6 +149,22 @@ def _check_options(request: Request) -> None:
     key = request.idempotency_key
     if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
         raise _bad_option("idempotency_key", f"a key has 1 to {MAX_KEY_LENGTH} characters")
+
+
+def _check_webhook(url: str | None, *, can_tell: bool) -> None:
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and len(url) <= MAX_URL_LENGTH
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        told = f"{url[:100]!r} cannot be told; write http:// or https://, a host, at most {MAX_URL_LENGTH} characters"
+        raise _bad_option("webhook_url", told)
+    if not can_tell:
+        told = "no worker delivers webhooks; give the workers a secret to sign with, PILOTHOUSE_WEBHOOK_SECRET"
+        raise _bad_option("webhook_url", told)
 
 
 def _bad_option(name: str, message: str) -> InvalidInput:
@@ -240,72 +265,3 @@ async def list_runs(db: Database, wanted: Filter, *, after: str | None = None, l
             created_before=wanted.created_before,
         )
     )
-
-
-async def cancel_run(db: Database, run_id: str, *, principal: str, reason: str = "") -> Row:
-    """Cancels a run and everything it started; one that is running shows `cancelling` until its worker has proved it.
-
-    Raises NotFound, and Conflict where the run has ended otherwise.
-    """
-    row = await db.transaction(lambda tx: _cancel(tx, run_id, principal=principal, reason=reason))
-    db.notify(WAKE_CANCEL)
-    return row
-
-
-def _cancel(tx: Transaction, run_id: str, *, principal: str, reason: str) -> Row:
-    run = run_in(tx, run_id)
-    if run["state"] in (RunState.SUCCEEDED, RunState.FAILED):
-        raise Conflict(f"run {run_id} has {run['state']} already; there is nothing to cancel")
-    cancel_lineage(tx, run_id, principal=principal, reason=reason)
-    return run_in(tx, run_id)
-
-
-def cancel_lineage(tx: Transaction, run_id: str, *, principal: str, reason: str) -> None:
-    """Cancels what is idle among a run and its descendants, and asks the workers of what is running."""
-    lineage = [row["id"] for row in tx.fetch_all("descendants", id=run_id)]
-    if not lineage:
-        return
-    waits.lock_runs(tx, lineage)
-    was = {row["id"]: row["state"] for row in tx.fetch_many("open_states", [{"id": id} for id in lineage])}
-    error = payloads.encode({"type": "Cancelled", "message": reason or "cancelled on request"})
-    asked = tx.fetch_many("request_cancel", [{"id": id} for id in was])
-    idle = [{"id": id, "was": state, "error": error} for id, state in was.items()]
-    ended = [row | {"was": was[row["id"]]} for row in tx.fetch_many("cancel_idle_runs", idle)]
-    tx.send_many("delete_waits", [{"id": row["id"]} for row in ended])
-    waits.release_parents(tx, ended)
-    _record_cancelled(tx, asked, ended, principal=principal, reason=reason)
-
-
-def _record_cancelled(
-    tx: Transaction, asked: Sequence[Row], ended: Sequence[Row], *, principal: str, reason: str
-) -> None:
-    tally = counters.tally(tx)
-    entries = [
-        audit.entry(
-            "run.cancel_requested",
-            "run",
-            row["id"],
-            principal=principal,
-            tenant=row["tenant"],
-            before=RunState.RUNNING,
-            after=RunState.RUNNING,
-            reason=reason,
-            attempt=row["attempt"],
-        )
-        for row in asked
-    ]
-    for row in ended:
-        tally.move(row, row["was"], RunState.CANCELLED)
-        entries.append(
-            audit.entry(
-                "run.cancelled",
-                "run",
-                row["id"],
-                principal=principal,
-                tenant=row["tenant"],
-                before=row["was"],
-                after=RunState.CANCELLED,
-                reason=reason,
-            )
-        )
-    audit.record(tx, entries)

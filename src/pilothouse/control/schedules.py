@@ -18,7 +18,7 @@ from cronsim import CronSim, CronSimError
 
 from pilothouse import payloads
 from pilothouse.clock import from_datetime, isoformat, to_datetime
-from pilothouse.control import audit, runs
+from pilothouse.control import audit, cancels, runs
 from pilothouse.control.instants import now as database_now
 from pilothouse.control.runs import Request, Submitted
 from pilothouse.domain.runs import TERMINAL
@@ -201,7 +201,7 @@ def _makes_room(tx: Transaction, schedule: Row, principal: str) -> bool:
         return True
     if schedule["overlap"] == Overlap.SKIP:
         return False
-    runs.cancel_lineage(tx, last["id"], principal=principal, reason=f"schedule {schedule['name']!r} fired again")
+    cancels.cancel_lineage(tx, last["id"], principal=principal, reason=f"schedule {schedule['name']!r} fired again")
     return True
 
 

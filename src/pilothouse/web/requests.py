@@ -22,6 +22,7 @@ class Submit(Body):
     )
     idempotency_key: Text | None = Field(None, description="Submitting twice with it yields one run.")
     tenant: Text | None = Field(None, description="Whom the run belongs to: the key's tenant, else `default`.")
+    webhook_url: Text | None = Field(None, description="Told by a signed POST when the run has ended.")
 
 
 class SubmitMany(Body):

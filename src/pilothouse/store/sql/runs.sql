@@ -1,13 +1,14 @@
 -- name: insert_runs
 -- A key that exists already inserts nothing; the caller then reads what is there.
 INSERT INTO runs (id, tenant, agent, lane, priority, state, available_at, max_attempts, max_losses,
-    run_timeout_us, deadline_at, input, idempotency_key, parent_id, root_id, created_at)
+    run_timeout_us, deadline_at, input, idempotency_key, parent_id, root_id, webhook_url, created_at)
 SELECT item.id, item.tenant, item.agent, item.lane, item.priority, 'queued', coalesce(item.available_at, :now),
     item.max_attempts, item.max_losses, item.run_timeout_us,
     coalesce(item.available_at, :now) + item.run_timeout_us,
-    item.input, item.idempotency_key, item.parent_id, item.root_id, :now
+    item.input, item.idempotency_key, item.parent_id, item.root_id, item.webhook_url, :now
 FROM @rows(id text, tenant text, agent text, lane text, priority integer, available_at bigint, max_attempts integer,
-    max_losses integer, run_timeout_us bigint, input text, idempotency_key text, parent_id text, root_id text) AS item
+    max_losses integer, run_timeout_us bigint, input text, idempotency_key text, parent_id text, root_id text,
+    webhook_url text) AS item
 WHERE true
 ON CONFLICT DO NOTHING
 RETURNING id
@@ -151,7 +152,7 @@ FROM @rows(run_id text, attempt integer, state text, delay_us bigint, wake_at bi
     failure integer, loss integer) AS item
 WHERE runs.id = item.run_id AND runs.attempt = item.attempt AND runs.state = 'running'
 RETURNING runs.id, runs.tenant, runs.agent, runs.lane, runs.state, runs.attempt, runs.parent_id, runs.started_at,
-    runs.finished_at
+    runs.finished_at, runs.webhook_url
 
 -- name: wake_unblocked
 -- Wakes the waiting runs that have a wait group with nothing left in it.
@@ -183,7 +184,7 @@ UPDATE runs
 SET state = 'cancelled', available_at = NULL, finished_at = :now, cancel_requested_at = :now, error = item.error
 FROM @rows(id text, was text, error text) AS item
 WHERE runs.id = item.id AND runs.state = item.was AND runs.state IN ('queued', 'waiting')
-RETURNING runs.id, tenant, agent, lane, state, attempt, parent_id
+RETURNING runs.id, tenant, agent, lane, state, attempt, parent_id, webhook_url
 
 -- name: request_cancel
 UPDATE runs

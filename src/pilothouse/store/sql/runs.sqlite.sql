@@ -1,7 +1,7 @@
 -- name: settle_runs
 -- What a RETURNING would give is read first: the writer is alone, and one value costs one call instead of one per row.
 SELECT json_group_array(json_object('id', runs.id, 'tenant', runs.tenant, 'agent', runs.agent, 'lane', runs.lane,
-    'attempt', runs.attempt, 'parent_id', runs.parent_id, 'started_at', runs.started_at,
+    'attempt', runs.attempt, 'parent_id', runs.parent_id, 'started_at', runs.started_at, 'webhook_url', runs.webhook_url,
     'state', CASE
         WHEN cancel_requested_at IS NOT NULL AND item.state IN ('queued', 'waiting', 'failed') THEN 'cancelled'
         ELSE item.state END,

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from pilothouse.control import dead, runs, signals, timeline
+from pilothouse.control import cancels, dead, runs, signals, timeline
 from pilothouse.control.runs import Filter, Submitted
 from pilothouse.control.views import run_view
 from pilothouse.domain.runs import RunState
@@ -93,7 +93,7 @@ async def explain_run(id: str, backend: BackendOf) -> Response:
 async def cancel_run(id: str, request: Request, backend: BackendOf, principal: PrincipalOf) -> Response:
     """Cancels the run and everything it started; one that runs shows `cancelling` until its worker has stopped it."""
     body = await read_model(request, requests.Cancel)
-    row = await runs.cancel_run(backend.db, id, principal=principal, reason=body.reason)
+    row = await cancels.cancel_run(backend.db, id, principal=principal, reason=body.reason)
     return answer(run_view(row))
 
 
@@ -135,6 +135,7 @@ def _request_of(data: object, caller: Caller) -> runs.Request:
         available_at=body.at,
         idempotency_key=body.idempotency_key,
         tenant=caller.own_tenant(body.tenant) or DEFAULT_TENANT,
+        webhook_url=body.webhook_url,
     )
 
 
