@@ -80,6 +80,12 @@ def isoformat(us: int) -> str:
     return to_datetime(us).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
+def first_id(us: int) -> str:
+    """An id that comes before every one that `new_id` makes from that instant on, and after those made before."""
+    milliseconds = f"{us // 1000:012x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}-7000-8000-000000000000"
+
+
 # A UUIDv7 (RFC 9562): 48 bits of milliseconds, then 12 bits of their fraction (method 3 of section 6.2), then 62 random
 # bits. The 60 bits of time count ticks of 1/4096 ms; a tick that was used already is passed by, so ids always ascend.
 _TICK = 4096

@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     enable_metrics: bool = Field(
         True, validation_alias=_named("ENABLE_METRICS"), description="Whether /metrics answers."
     )
+    retention_days: float = Field(
+        30.0, ge=0, description="How long ended runs are kept; dead letters until they are dealt with. 0: for ever."
+    )
     webhook_secret: str | None = Field(
         None, min_length=16, description="What webhooks are signed with; without one a worker delivers none."
     )

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 Role = Literal["api", "worker", "scheduler"]
 ALL_ROLES: frozenset[Role] = frozenset({"api", "worker", "scheduler"})
 
+DAY_US = 86_400_000_000
+RETENTION_SECONDS = 60.0
+"""How often the scheduler looks for runs that were kept long enough."""
+
 API_CLOSE_SECONDS = 5
 """How long open requests and streams may take to end when the API stops."""
 
@@ -142,6 +146,7 @@ class Platform:
         return {agent.name: agent}
 
     async def _schedule(self, stop: asyncio.Event) -> None:
+        from pilothouse.control.retention import Pruner
         from pilothouse.control.seals import Sealer
         from pilothouse.engine.janitor import Janitor
         from pilothouse.engine.scheduler import Chore, Scheduler
@@ -154,6 +159,9 @@ class Platform:
             Chore("schedules", interval, self._fire_schedules),
             Chore("seal", interval, Sealer(self.db).seal),
         ]
+        if self.settings.retention_days:
+            pruner = Pruner(self.db, int(self.settings.retention_days * DAY_US))
+            chores.append(Chore("retention", RETENTION_SECONDS, pruner.prune))
         await Scheduler(self.db, chores, emitter).run(stop)
 
     async def _fire_schedules(self) -> None:

@@ -90,6 +90,8 @@ def test_the_other_nouns_answer(up: Shell) -> None:
     assert up("audit", "show", "1", "--json").json["seq"] == 1
     assert "core" in up("db", "status").out
     assert "up to date" in up("db", "migrate").out
+    assert "ended runs are kept 30 days" in up("db", "storage").out
+    assert up("db", "storage", "--json").json["total_bytes"] > 0
     assert "pilothouse.toml" in up("config", "show").out
     checked = up("db", "check")
     assert (checked.code, "all 12 invariants hold" in checked.out) == (0, True)

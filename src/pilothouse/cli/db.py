@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -13,6 +14,7 @@ from pilothouse.config import load_settings
 from pilothouse.control import checks
 from pilothouse.store import migrations
 from pilothouse.store.database import open_database
+from pilothouse.store.storage import measure
 
 
 def migrate_schema(
@@ -61,6 +63,25 @@ def check(*, as_json: AsJson = False) -> int:
     else:
         print_verdicts(verdicts)
     return 0 if all(verdict.holds for verdict in verdicts) else 1
+
+
+def storage(*, as_json: AsJson = False) -> None:
+    """What takes the room: each table with its indexes, the largest first."""
+    settings = load_settings()
+    with open_session(settings) as db:
+        found = measure(db)
+    if as_json:
+        return output.print_json(asdict(found) | {"total_bytes": found.total_bytes})
+    made = output.table("table", ("rows", "right"), ("room", "right"), ("share", "right"))
+    for each in found.tables:
+        share = each.bytes / found.total_bytes if found.total_bytes else 0.0
+        made.add_row(each.table, f"{each.rows:,}", output.size(each.bytes), f"{share:.0%}")
+    made.add_row("free, for what comes next", "", output.size(found.free_bytes), "")
+    output.print_table(made, empty="no tables")
+    kept = f"{settings.retention_days:g} days" if settings.retention_days else "for ever"
+    return output.console().print(
+        f"\nended runs are kept {kept} (PILOTHOUSE_RETENTION_DAYS), dead letters until they are dealt with", style="dim"
+    )
 
 
 def print_verdicts(verdicts: list[checks.Verdict]) -> None:

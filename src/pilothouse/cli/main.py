@@ -77,6 +77,7 @@ TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "migrate": ("db:migrate_schema", "Bring the schema up to date."),
             "status": ("db:status", "Which migrations are applied."),
             "check": ("db:check", "Prove the invariants of the run log."),
+            "storage": ("db:storage", "What takes the room."),
         },
     ),
     "keys": (

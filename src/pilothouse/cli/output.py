@@ -122,6 +122,15 @@ def _without(made: Table, heading: str) -> Table:
     return slim
 
 
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"
+
+
 def facts(pairs: Sequence[tuple[str, object]]) -> Table:
     """Names and values, those without a value left out."""
     grid = Table.grid(padding=(0, 2))

@@ -33,6 +33,14 @@ class Tally:
         if state == RunState.QUEUED:
             self._changes["queued", "", "", run["tenant"]] += change
 
+    def prune(self, run: Row) -> None:
+        """A run that has ended leaves the run log; what was counted over time must not turn back."""
+        self._change(run, run["state"], -1)
+        self._changes["pruned", run["agent"], run["lane"], run["state"]] += 1
+
+    def prune_attempts(self, agent: str, lane: str, outcome: str, count: int) -> None:
+        self._changes["pruned_attempts", agent, lane, outcome] += count
+
     def attempt(self, agent: str, lane: str, outcome: str) -> None:
         self._changes["attempts", agent, lane, outcome] += 1
 

@@ -15,13 +15,17 @@ Series = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class QueueInsight:
-    """One agent in one lane. `oldest_age_seconds` is how long the head of its queue has been due; 0 when none is."""
+    """One agent in one lane. `oldest_age_seconds` is how long the head of its queue has been due; 0 when none is.
+
+    `pruned` are runs that have ended and are not in the run log any more, by state.
+    """
 
     agent: str
     lane: str
     runs: dict[str, int]
     attempts: dict[str, int]
     oldest_age_seconds: float
+    pruned: dict[str, int] = field(default_factory=dict)
     duration_buckets: dict[str, int] = field(default_factory=dict)
     duration_seconds_sum: float = 0.0
 
@@ -49,6 +53,7 @@ def _insight(tx: Transaction, agent: str, lane: str, rows: list[Row]) -> QueueIn
         runs=named["runs"],
         attempts=named["attempts"],
         oldest_age_seconds=_oldest_age(tx, agent, lane) if is_queued else 0.0,
+        pruned=named["pruned"],
         duration_buckets=named["run_seconds"],
         duration_seconds_sum=named["run_us"].get("", 0) / 1_000_000,
     )

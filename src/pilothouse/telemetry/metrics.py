@@ -30,6 +30,8 @@ class Queue(Protocol):
     @property
     def attempts(self) -> Mapping[str, int]: ...
     @property
+    def pruned(self) -> Mapping[str, int]: ...
+    @property
     def oldest_age_seconds(self) -> float: ...
     @property
     def duration_buckets(self) -> Mapping[str, int]: ...
@@ -78,7 +80,7 @@ def _ended(queues: Sequence[Queue]) -> dict[str, int]:
     each end that is not a cancel was timed, so those that did not succeed had failed."""
     timed = sum(sum(queue.duration_buckets.values()) for queue in queues)
     succeeded = sum(queue.attempts.get("succeeded", 0) for queue in queues)
-    cancelled = sum(queue.runs.get("cancelled", 0) for queue in queues)
+    cancelled = sum(queue.runs.get("cancelled", 0) + queue.pruned.get("cancelled", 0) for queue in queues)
     return {"succeeded": succeeded, "failed": timed - succeeded, "cancelled": cancelled}
 
 

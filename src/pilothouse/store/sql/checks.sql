@@ -96,6 +96,8 @@ SELECT agent || '/' || lane || '/' || label AS id, 'counter ' || sum(kept) || ',
 FROM (
     SELECT agent, lane, label, value AS kept, 0 AS found FROM counters WHERE name = 'attempts'
     UNION ALL
+    SELECT agent, lane, label, 0, value FROM counters WHERE name = 'pruned_attempts'
+    UNION ALL
     SELECT runs.agent, runs.lane, attempts.state, 0, 1
     FROM attempts JOIN runs ON runs.id = attempts.run_id WHERE attempts.state <> 'running'
 ) AS both_sides

@@ -1,0 +1,25 @@
+-- name: prunable_runs
+-- Runs that ended before an instant, by age. Kept: dead letters, and children whose parent may still read their result.
+SELECT runs.id, runs.tenant, runs.agent, runs.lane, runs.state FROM runs
+WHERE runs.id > :after AND runs.id < :below AND runs.finished_at < CAST(:before AS BIGINT)
+    AND (runs.state IN ('succeeded', 'cancelled') OR (runs.state = 'failed' AND runs.dismissed_at IS NOT NULL))
+    AND NOT EXISTS (
+        SELECT 1 FROM runs AS parent
+        WHERE parent.id = runs.parent_id AND parent.state IN ('queued', 'running', 'waiting', 'failed'))
+ORDER BY runs.id LIMIT :limit
+
+-- name: attempts_by_outcome
+SELECT runs.agent, runs.lane, attempts.state, count(*) AS attempts
+FROM @rows(id text) AS item
+JOIN runs ON runs.id = item.id
+JOIN attempts ON attempts.run_id = item.id
+GROUP BY runs.agent, runs.lane, attempts.state
+
+-- name: prune_attempts
+DELETE FROM attempts WHERE run_id IN (SELECT item.id FROM @rows(id text) AS item)
+
+-- name: prune_logs
+DELETE FROM run_logs WHERE run_id IN (SELECT item.id FROM @rows(id text) AS item)
+
+-- name: prune_runs
+DELETE FROM runs WHERE id IN (SELECT item.id FROM @rows(id text) AS item)
