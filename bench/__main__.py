@@ -18,13 +18,15 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from bench import floor, product
+from bench import floor, process, product
 from pilothouse.engine.loops import new_runner
 from tests.postgres_server import close_run_directory, create_server, open_run_directory
 
 RESULTS = Path(__file__).parent / "results.json"
 ROUNDS = 3
+HELD = 200_000
 T = TypeVar("T")
+DIGITS = {"ms": 1, "s": 2}
 SUBMITS = {"submits, one caller": 1, "submits, 64 callers": 64, "submits, batches": 500}
 """What is measured, and how many rows the floor commits at once beside it."""
 
@@ -54,7 +56,11 @@ def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Fi
     runs, batch = int(6000 * scale), product.SLOTS
     drained = [_run(product.drain_rate(new_url(), "noop", runs)) for _ in range(ROUNDS)]
     drain_floor = [floor.drain_rates(new_url(), runs, batch, 0)[0] for _ in range(ROUNDS)]
-    yield Figure(store, "no-op runs drained", "/s", statistics.median(drained), statistics.median(drain_floor))
+    alone = statistics.median(drained)
+    yield Figure(store, "no-op runs drained", "/s", alone, statistics.median(drain_floor))
+    held = int(HELD * scale)
+    crowded = statistics.median(_crowded_rate(new_url(), held, runs) for _ in range(ROUNDS))
+    yield Figure(store, f"the same beside {held:,} held runs", "/s", crowded, alone)
     with_steps = [10 * _run(product.drain_rate(new_url(), "ten_steps", runs // 10)) for _ in range(ROUNDS)]
     step_floor = [floor.drain_rates(new_url(), runs // 10, batch, 10)[1] for _ in range(ROUNDS)]
     yield Figure(store, "checkpoints", "/s", statistics.median(with_steps), statistics.median(step_floor))
@@ -62,6 +68,20 @@ def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Fi
     median, worst = _run(product.pick_up_ms(new_url(), int(200 * scale) or 1))
     yield Figure(store, "pick-up, median", "ms", median)
     yield Figure(store, "pick-up, 99th percentile", "ms", worst)
+
+
+def _crowded_rate(url: str, held: int, runs: int) -> float:
+    floor.fill(url, held)
+    return _run(product.drain_rate(url, "noop", runs))
+
+
+def processes() -> Iterator[Figure]:
+    """What does not depend on the store."""
+    yield Figure("", "pilothouse version", "s", process.seconds_of("version"))
+    yield Figure("", "pilothouse --help", "s", process.seconds_of("--help"))
+    ready, memory = process.up_at_rest()
+    yield Figure("", "up to ready", "s", ready)
+    yield Figure("", "API, worker and scheduler at rest", "MB", memory)
 
 
 def _submits(store: str, new_url: Callable[[], str], runs: int) -> Iterator[Figure]:
@@ -110,7 +130,7 @@ def show(figures: list[Figure]) -> None:
     for figure in figures:
         least = "" if figure.floor is None else f"{figure.floor:,.0f}{figure.unit}"
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
-        digits = 1 if figure.unit == "ms" else 0
+        digits = DIGITS.get(figure.unit, 0)
         table.add_row(figure.store, figure.name, f"{figure.value:,.{digits}f} {figure.unit}", least, ratio)
     Console().print(table)
 
@@ -121,7 +141,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="how much of the full amount of work")
     parser.add_argument("--postgres-url", help="a server to measure on, instead of one that is started for this")
     options = parser.parse_args()
-    figures: list[Figure] = []
+    figures = list(processes())
     if options.store != "postgres":
         with sqlite_urls() as new_url:
             figures += measure("SQLite", new_url, options.scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pilothouse.clock import new_id
@@ -13,21 +14,56 @@ from pilothouse.store.migrations import migrate
 
 Rows = Sequence[tuple[object, ...]]
 
-RUN = (
-    "INSERT INTO runs (id, tenant, agent, lane, priority, state, available_at, max_attempts, max_losses, input,"
-    " root_id, created_at) VALUES ({0}, 'default', 'noop', 'normal', 0, 'queued', {0}, 3, 5, '{{}}', {0}, {0})"
+RUN_COLUMNS = (
+    "id, tenant, agent, lane, priority, state, available_at, max_attempts, max_losses, input, root_id, created_at"
 )
-CLAIM = "UPDATE runs SET state = 'running', available_at = NULL, attempt = 1, started_at = {0} WHERE id = {0}"
-ATTEMPT = "INSERT INTO attempts (run_id, number, worker_id, state, started_at) VALUES ({0}, 1, 'w', 'running', {0})"
-SETTLE = "UPDATE runs SET state = 'succeeded', output = 'null', finished_at = {0} WHERE id = {0} AND attempt = 1"
-FINISH = "UPDATE attempts SET state = 'succeeded', finished_at = {0} WHERE run_id = {0} AND number = 1"
-CHECKPOINT = (
-    "INSERT INTO checkpoints (run_id, key, attempt, kind, request_hash, request, state, result, tries, started_at,"
-    " finished_at) VALUES ({0}, {0}, 1, 'step', 'h', 'r', 'succeeded', '1', 1, {0}, {0})"
+AUDIT_COLUMNS = "at, tenant, principal, action, entity, entity_id, after, attempt"
+CHECKPOINT_COLUMNS = "run_id, key, attempt, kind, request_hash, request, state, result, tries, started_at, finished_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """The least statement that writes many rows: bound row by row on SQLite, with arrays on PostgreSQL."""
+
+    sqlite: str
+    postgres: str
+
+
+RUN = Least(
+    f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?1, 'default', 'noop', 'normal', 0, 'queued', ?2, 3, 5, '{{}}', ?1, ?2)",
+    f"INSERT INTO runs ({RUN_COLUMNS}) SELECT id, 'default', 'noop', 'normal', 0, 'queued', at, 3, 5, '{{}}', id, at"
+    " FROM unnest(%s::text[], %s::bigint[]) AS item(id, at)",
 )
-AUDIT = (
-    "INSERT INTO audit (at, tenant, principal, action, entity, entity_id, after, attempt)"
-    " VALUES ({0}, 'default', 'w', {0}, 'run', {0}, 'x', 1)"
+CLAIM = Least(
+    "UPDATE runs SET state = 'running', available_at = NULL, attempt = 1, started_at = ?2 WHERE id = ?1",
+    "UPDATE runs SET state = 'running', available_at = NULL, attempt = 1, started_at = at"
+    " FROM unnest(%s::text[], %s::bigint[]) AS item(id, at) WHERE runs.id = item.id",
+)
+ATTEMPT = Least(
+    "INSERT INTO attempts (run_id, number, worker_id, state, started_at) VALUES (?1, 1, 'w', 'running', ?2)",
+    "INSERT INTO attempts (run_id, number, worker_id, state, started_at) SELECT id, 1, 'w', 'running', at"
+    " FROM unnest(%s::text[], %s::bigint[]) AS item(id, at)",
+)
+SETTLE = Least(
+    "UPDATE runs SET state = 'succeeded', output = 'null', finished_at = ?2 WHERE id = ?1 AND attempt = 1",
+    "UPDATE runs SET state = 'succeeded', output = 'null', finished_at = at"
+    " FROM unnest(%s::text[], %s::bigint[]) AS item(id, at) WHERE runs.id = item.id AND attempt = 1",
+)
+FINISH = Least(
+    "UPDATE attempts SET state = 'succeeded', finished_at = ?2 WHERE run_id = ?1 AND number = 1",
+    "UPDATE attempts SET state = 'succeeded', finished_at = at"
+    " FROM unnest(%s::text[], %s::bigint[]) AS item(id, at) WHERE run_id = item.id AND number = 1",
+)
+CHECKPOINT = Least(
+    f"INSERT INTO checkpoints ({CHECKPOINT_COLUMNS}) VALUES (?1, ?2, 1, 'step', 'h', 'r', 'succeeded', '1', 1, 1, 1)",
+    f"INSERT INTO checkpoints ({CHECKPOINT_COLUMNS})"
+    " SELECT id, key, 1, 'step', 'h', 'r', 'succeeded', '1', 1, 1, 1"
+    " FROM unnest(%s::text[], %s::text[]) AS item(id, key)",
+)
+AUDIT = Least(
+    f"INSERT INTO audit ({AUDIT_COLUMNS}) VALUES (1, 'default', 'w', ?2, 'run', ?1, 'x', 1)",
+    f"INSERT INTO audit ({AUDIT_COLUMNS}) SELECT 1, 'default', 'w', action, 'run', id, 'x', 1"
+    " FROM unnest(%s::text[], %s::text[]) AS item(id, action)",
 )
 NOW = 1
 
@@ -47,39 +83,50 @@ class Floor:
         if self._is_sqlite:
             connection = sqlite3.connect(Path(url.removeprefix("sqlite:///")), isolation_level=None)
             connection.execute("PRAGMA synchronous = FULL")
-            self._mark = "?"
-            self._many: Callable[[str, Rows], object] = connection.executemany
-            self._say: Callable[[str], object] = connection.execute
+            self._many: Callable[[Least, Rows], object] = lambda least, rows: connection.executemany(least.sqlite, rows)
+            self.say: Callable[[str], object] = connection.execute
             return
         import psycopg
 
-        opened = psycopg.connect(url, autocommit=True)
-        cursor = opened.cursor()
-        self._mark = "%s"
-        self._many = cursor.executemany
-        self._say = lambda sql: cursor.execute(sql.encode())
+        cursor = psycopg.connect(url, autocommit=True).cursor()
+        self._many = lambda least, rows: cursor.execute(least.postgres.encode(), _columns(rows))
+        self.say = lambda sql: cursor.execute(sql.encode())
 
-    def commit(self, batches: Sequence[tuple[str, Rows]]) -> None:
-        self._say("BEGIN")
-        for sql, rows in batches:
-            self._many(sql.format(self._mark), rows)
-        self._say("COMMIT")
+    def commit(self, batches: Sequence[tuple[Least, Rows]]) -> None:
+        self.say("BEGIN")
+        for least, rows in batches:
+            self._many(least, rows)
+        self.say("COMMIT")
 
     def submit(self, ids: Sequence[str]) -> None:
-        runs = [(id, NOW, id, NOW) for id in ids]
-        self.commit([(RUN, runs), (AUDIT, [(NOW, "run.submitted", id) for id in ids])])
+        self.commit([(RUN, _with(ids, NOW)), (AUDIT, _with(ids, "run.submitted"))])
 
     def claim(self, ids: Sequence[str]) -> None:
-        marks = [(NOW, id) for id in ids]
-        audit = [(NOW, "run.claimed", id) for id in ids]
-        self.commit([(CLAIM, marks), (ATTEMPT, [(id, NOW) for id in ids]), (AUDIT, audit)])
+        marks = _with(ids, NOW)
+        self.commit([(CLAIM, marks), (ATTEMPT, marks), (AUDIT, _with(ids, "run.claimed"))])
 
     def settle(self, ids: Sequence[str]) -> None:
-        marks = [(NOW, id) for id in ids]
-        self.commit([(SETTLE, marks), (FINISH, marks), (AUDIT, [(NOW, "run.succeeded", id) for id in ids])])
+        marks = _with(ids, NOW)
+        self.commit([(SETTLE, marks), (FINISH, marks), (AUDIT, _with(ids, "run.succeeded"))])
 
     def checkpoint(self, ids: Sequence[str], key: str) -> None:
-        self.commit([(CHECKPOINT, [(id, key, NOW, NOW) for id in ids])])
+        self.commit([(CHECKPOINT, _with(ids, key))])
+
+
+def _with(ids: Sequence[str], value: object) -> Rows:
+    return [(id, value) for id in ids]
+
+
+def _columns(rows: Rows) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def fill(url: str, count: int) -> None:
+    """Queues runs of an agent that nobody runs."""
+    floor = Floor(url)
+    for _ in range(0, count, 500):
+        floor.submit([new_id() for _ in range(500)])
+    floor.say("UPDATE runs SET agent = 'held'")
 
 
 def submit_rate(url: str, count: int, batch: int) -> float:

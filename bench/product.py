@@ -8,18 +8,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from pilothouse import App, Context
-from pilothouse.control import agents
+from pilothouse.control import agents, counters
 from pilothouse.control.runs import Request, Submitter
 from pilothouse.domain.lanes import Lane, Slots
 from pilothouse.engine.lease import LeaseTerms
 from pilothouse.engine.worker import Worker, WorkerOptions
-from pilothouse.store.database import Database, open_database
+from pilothouse.store.database import Database, Transaction, open_database
 from pilothouse.store.migrations import migrate
 from pilothouse.telemetry.events import Emitter
 
 SLOTS = 256
 app = App("bench")
-picked_up: asyncio.Queue[float] = asyncio.Queue()
+watchers: list[asyncio.Queue[float]] = []
+"""Who wants to know when a no-op run's handler begins."""
 
 
 async def one() -> int:
@@ -28,7 +29,8 @@ async def one() -> int:
 
 @app.agent
 async def noop(ctx: Context) -> None:
-    picked_up.put_nowait(time.perf_counter())
+    for watcher in watchers:
+        watcher.put_nowait(time.perf_counter())
 
 
 @app.agent
@@ -73,13 +75,24 @@ async def until_idle(db: Database) -> None:
         await asyncio.sleep(0.05)
 
 
+async def until_drained(db: Database, agent: str) -> None:
+    """Until no run of the agent is open, whatever else waits."""
+    while await db.read(lambda tx: _open_runs(tx, agent)):  # noqa: ASYNC110 - the database is asked
+        await asyncio.sleep(0.02)
+
+
+def _open_runs(tx: Transaction, agent: str) -> int:
+    rows = counters.read(tx, "runs")
+    return sum(row["value"] for row in rows if row["agent"] == agent and row["label"] in ("queued", "running"))
+
+
 async def drain_rate(url: str, agent: str, count: int) -> float:
     """Runs per second from the worker's start to the last settle."""
     async with opened(url) as db:
         await submit_batches(Submitter(db), agent, count)
         started = time.perf_counter()
         async with working(db):
-            await until_idle(db)
+            await until_drained(db, agent)
             return count / (time.perf_counter() - started)
 
 
@@ -108,11 +121,14 @@ async def pick_up_ms(url: str, count: int) -> tuple[float, float]:
     """Median and 99th percentile from submit to the handler's first line, on an idle worker of the same process."""
     async with opened(url) as db, working(db):
         submitter, waits = Submitter(db), []
+        picked_up: asyncio.Queue[float] = asyncio.Queue()
+        watchers.append(picked_up)
         await asyncio.sleep(0.5)
         for _ in range(count):
             started = time.perf_counter()
             await submitter.submit(request("noop"))
             waits.append((await picked_up.get() - started) * 1000)
             await until_idle(db)
+    watchers.remove(picked_up)
     waits.sort()
     return waits[len(waits) // 2], waits[int(len(waits) * 0.99)]

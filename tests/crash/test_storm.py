@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import random
+import time
+
+import pytest
 
 from tests.crash.processes import LANES, Fleet, eventually
 
 RUNS, STEPS, KILLS = 60, 5, 5
+MANY_RUNS, KILL_EVERY_SECONDS = 2000, 0.3
+WIDE = ("--lanes", "normal=40", "--shared", "0")
 
 
 def test_a_storm_of_kills_loses_nothing(fleet: Fleet) -> None:
@@ -27,5 +32,37 @@ def test_a_storm_of_kills_loses_nothing(fleet: Fleet) -> None:
         fleet.start(name, "worker", *LANES)
 
     assert fleet.until_ended(ids, seconds=90) == {"succeeded": RUNS}
+    executed = {(each.run_id, each.step) for each in fleet.executions()}
+    assert executed == {(run_id, f"step-{number}") for run_id in ids for number in range(STEPS)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_long_storm_loses_nothing(fleet: Fleet) -> None:
+    """Three workers, one of those that work killed every 300 ms until everything has ended."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 - shown when the test fails
+    chance = random.Random(seed)
+    fleet.start("scheduler", "scheduler")
+    names = [f"worker-{number}" for number in range(3)]
+    for name in names:
+        fleet.start(name, "worker", *WIDE)
+    ids = fleet.submit("worker_bee", MANY_RUNS, steps=STEPS, pause_seconds=0.0)
+    kills = 0
+
+    def one_more_kill() -> bool:
+        nonlocal kills
+        time.sleep(KILL_EVERY_SECONDS)  # the storm's own rhythm
+        working = [name for name in names if fleet.worker_of(fleet.processes[name].pid)]
+        if working:
+            name = chance.choice(working)
+            fleet.kill(name)
+            fleet.start(name, "worker", *WIDE)
+            kills += 1
+        return fleet.states(ids)["succeeded"] == MANY_RUNS
+
+    eventually(one_more_kill, "every run to succeed", seconds=240)
+
+    assert kills > 10
     executed = {(each.run_id, each.step) for each in fleet.executions()}
     assert executed == {(run_id, f"step-{number}") for run_id in ids for number in range(STEPS)}
