@@ -64,10 +64,10 @@ class _Wanted:
 
 
 async def _follow(db: Database, after: int, wanted: _Wanted, *, as_json: bool) -> None:
+    follower = verbs.Follower(db, after=after, action=wanted.action, tenant=wanted.tenant)
     while True:
-        rows = await verbs.follow(db, after=after, action=wanted.action, tenant=wanted.tenant)
+        rows = await follower.next()
         for row in rows:
-            after = row["seq"]
             if wanted.entity in (None, row["entity_id"]):
                 _print(view(row), as_json=as_json)
         if not rows:

@@ -77,16 +77,64 @@ async def tail(
     )
 
 
-async def follow(
-    db: Database, *, after: int, limit: int = 500, action: str | None = None, tenant: str | None = None
-) -> list[Row]:
-    """The records that come after number `after`, oldest first, none skipped."""
-    return await db.read(lambda tx: tx.fetch_all("list_audit", after=after, limit=limit, action=action, tenant=tenant))
+class Horizon:
+    """Up to which number the audit is final: whatever commits later gets a higher one.
+
+    On PostgreSQL a number is taken before its transaction commits. So the last number is noted first, the transactions
+    that are writing to the audit second, and the record is final up to there once all of those have ended.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._seq = 0
+        self._noted: tuple[int, frozenset[str]] | None = None
+
+    async def advance(self) -> int:
+        """The last final number that can be known now; read the records in a transaction that begins after this."""
+        self._seq = await self._db.read(self._look)
+        return self._seq
+
+    def _look(self, tx: Transaction) -> int:
+        seq, writers = self._noted or (end_in(tx), _writers(tx))
+        if writers & _writers(tx):
+            self._noted = (seq, writers)
+            return self._seq
+        self._noted = None
+        return seq
+
+
+def end_in(tx: Transaction) -> int:
+    """The last number that was given to a record."""
+    row = tx.fetch_one("audit_end")
+    return int(row["seq"]) if row else 0
+
+
+def _writers(tx: Transaction) -> frozenset[str]:
+    return frozenset(row["writer"] for row in tx.fetch_all("audit_writers"))
+
+
+class Follower:
+    """Reads on through the record from after number `after`, oldest first, none skipped."""
+
+    def __init__(self, db: Database, *, after: int, action: str | None = None, tenant: str | None = None) -> None:
+        self._db = db
+        self._horizon = Horizon(db)
+        self._after = after
+        self._wanted = {"action": action, "tenant": tenant}
+
+    async def next(self, *, limit: int = 500) -> list[Row]:
+        """The records that became final since the last call, at most `limit`."""
+        last = await self._horizon.advance()
+        rows = await self._db.read(
+            lambda tx: tx.fetch_all("list_audit", after=self._after, last=last, limit=limit, **self._wanted)
+        )
+        self._after = rows[-1]["seq"] if len(rows) == limit else max(self._after, last)
+        return rows
 
 
 async def last_seq(db: Database) -> int:
-    row = await db.read(lambda tx: tx.fetch_one("last_audit_seq"))
-    return int(row["seq"]) if row else 0
+    """The last number that was given to a record."""
+    return await db.read(end_in)
 
 
 async def show(db: Database, seq: int) -> Row:

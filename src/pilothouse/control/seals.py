@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
+from pilothouse.control.audit import Horizon
 from pilothouse.control.instants import now
 from pilothouse.domain.seals import Finding, Record, Seal, check_chain, check_records, make_seal
 from pilothouse.errors import ConfigError
@@ -19,44 +20,17 @@ FINDINGS_SHOWN = 100
 MAX_SEQ = 2**62
 
 
-@dataclass(frozen=True, slots=True)
-class _Horizon:
-    """Up to where the record went at one moment, and which transactions could still add to it."""
-
-    seq: int
-    running_until: int
-
-
 class Sealer:
-    """Seals what is final, one batch at a time.
-
-    On PostgreSQL a record's number is taken before its transaction commits. So the end of the record is noted in one
-    turn, the transactions that may write before it in the next, and it is sealed once all of those have ended.
-    """
+    """Seals what is final, one batch at a time."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._noted: _Horizon | None = None
-        self._waiting: _Horizon | None = None
+        self._horizon = Horizon(db)
 
     async def seal(self) -> None:
-        while await self._db.transaction(self._turn):
+        last = await self._horizon.advance()
+        while await self._db.transaction(partial(seal_batch, up_to=last)):
             pass
-
-    def _turn(self, tx: Transaction) -> bool:
-        """True where there may be more to seal at once."""
-        found = tx.fetch_one("seal_horizon")
-        assert found is not None
-        if tx.dialect == "sqlite":
-            return seal_batch(tx, up_to=found["seq"])
-        if self._waiting is not None and found["running_from"] >= self._waiting.running_until:
-            if seal_batch(tx, up_to=self._waiting.seq):
-                return True
-            self._waiting = None
-        if self._waiting is None and self._noted is not None:
-            self._waiting = _Horizon(self._noted.seq, found["running_until"])
-        self._noted = _Horizon(found["seq"], found["running_until"])
-        return False
 
 
 def seal_batch(tx: Transaction, *, up_to: int) -> bool:

@@ -13,7 +13,7 @@ CANCELLING = "cancelling"
 
 _JSON_FIELDS = frozenset({"input", "output", "error", "result", "payload", "fields", "agents", "slots"})
 _INSTANT_FIELDS = frozenset({"at", "lease_until", "now"})
-_INTERNAL_FIELDS = frozenset({"run_timeout_us", "state_versions", "webhook_url", "written_by"})
+_INTERNAL_FIELDS = frozenset({"run_timeout_us", "state_versions", "webhook_url"})
 
 
 def view(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
--- name: list_audit
-SELECT seq, at, tenant, principal, action, entity, entity_id, before, after, reason, run_id, attempt
-FROM audit
-WHERE seq > :after
-    AND written_by < pg_snapshot_xmin(pg_current_snapshot())
-    AND (CAST(:action AS TEXT) IS NULL OR action = :action)
-    AND (CAST(:tenant AS TEXT) IS NULL OR tenant = :tenant)
-ORDER BY seq LIMIT :limit
+-- name: audit_end
+-- How far the numbers went. A number is taken before its commit: see audit_writers.
+SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS seq FROM audit_seq_seq
+
+-- name: audit_writers
+-- The transactions that may have taken a number and not yet committed: an insert locks the table before it takes one.
+SELECT virtualtransaction AS writer FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'audit'::regclass AND mode = 'RowExclusiveLock' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())

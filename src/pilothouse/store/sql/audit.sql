@@ -10,13 +10,20 @@ SELECT seq, at, tenant, principal, action, entity, entity_id, before, after, rea
 FROM audit WHERE entity_id = :entity_id AND seq > :after ORDER BY seq LIMIT :limit
 
 -- name: list_audit
--- Oldest first from a place in the record, for following it; never a number whose elder is not yet committed.
+-- Oldest first, from one place in the record to another.
 SELECT seq, at, tenant, principal, action, entity, entity_id, before, after, reason, run_id, attempt
 FROM audit
-WHERE seq > :after
+WHERE seq > :after AND seq <= :last
     AND (CAST(:action AS TEXT) IS NULL OR action = :action)
     AND (CAST(:tenant AS TEXT) IS NULL OR tenant = :tenant)
 ORDER BY seq LIMIT :limit
+
+-- name: audit_end
+SELECT coalesce(max(seq), 0) AS seq FROM audit
+
+-- name: audit_writers
+-- On SQLite whatever is seen is final.
+SELECT '' AS writer WHERE 0
 
 -- name: tail_audit
 -- Newest first.
@@ -32,5 +39,3 @@ ORDER BY seq DESC LIMIT :limit
 SELECT seq, at, tenant, principal, action, entity, entity_id, before, after, reason, run_id, attempt
 FROM audit WHERE seq = :seq
 
--- name: last_audit_seq
-SELECT coalesce(max(seq), 0) AS seq FROM audit

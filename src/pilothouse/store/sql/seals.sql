@@ -1,7 +1,3 @@
--- name: seal_horizon
--- How far the record goes. On SQLite whatever is seen is final.
-SELECT coalesce(max(seq), 0) AS seq, 0 AS running_until, 0 AS running_from FROM audit
-
 -- name: last_seal
 SELECT * FROM audit_seals ORDER BY number DESC LIMIT 1
 

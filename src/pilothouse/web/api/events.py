@@ -96,12 +96,11 @@ async def follow_audit(
     tenant: str | None = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Every audit record from now on, or from Last-Event-ID on, as an `audit` event; none is left out."""
-    place, is_going = seq, True
+    follower, is_going = audit.Follower(backend.db, after=seq, action=action, tenant=tenant), True
     while is_going:
-        rows = await _unless_away(audit.follow(backend.db, after=place, limit=PAGE, action=action, tenant=tenant)) or []
+        rows = await _unless_away(follower.next(limit=PAGE)) or []
         for row in rows:
-            place = row["seq"]
-            yield event("audit", view(row), str(place))
+            yield event("audit", view(row), str(row["seq"]))
         is_going = len(rows) == PAGE or await pulse.beat()
 
 
