@@ -24,6 +24,8 @@ CALLED_BY_DECORATOR = [
 ]
 CALLED_BY_NAME = [
     "__getattr__",  # Python
+    "_process_events",  # asyncio, as the next one
+    "_write_to_self",
     "collect",  # prometheus-client
     "log_message",  # http.server
     "pytest_*",

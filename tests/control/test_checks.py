@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pilothouse.control import checks, leases
+from pilothouse.control import attempts, checks, leases, workers
 from pilothouse.control.waits import Wait
 from pilothouse.store.database import Database
 from tests.control.steps import checkpoint, claim, ended, settle, start_worker, submit, write
@@ -64,6 +64,25 @@ async def test_a_lease_has_one_holder_until_it_runs_out(database: Database) -> N
     taken_over = await leases.hold(database, "chore", "b", lease_us=60_000_000)
 
     assert (first, second, again, taken_over) == (True, False, True, True)
+
+
+async def test_a_lease_of_before_the_clock_was_set_back_does_not_last(database: Database) -> None:
+    """Its holder may be gone, and nobody would do its work until the clock has caught up."""
+    await leases.hold(database, "chore", "a", lease_us=60_000_000)
+    gone = start_worker(database, lease_us=1_000_000)
+    database.administer(lambda tx: tx.execute("UPDATE leases SET lease_until = lease_until + 3600000000"))
+    database.administer(
+        lambda tx: tx.execute(
+            "UPDATE workers SET lease_until = lease_until + 3600000000, renewed_at = renewed_at + 3600000000"
+        )
+    )
+
+    assert await leases.hold(database, "chore", "b", lease_us=60_000_000)
+    database.transaction_blocking(lambda tx: attempts.reap_workers(tx, principal="test"))
+    (worker,) = await workers.list_workers(database)
+    assert (worker["id"], worker["state"]) == (gone, "running")
+    assert worker["lease_until"] - worker["renewed_at"] == 1_000_000
+    assert worker["lease_until"] < worker["now"] + 2_000_000
 
 
 async def test_a_released_lease_is_free_at_once(database: Database) -> None:

@@ -394,6 +394,7 @@ def find_written(
 def reap_workers(tx: Transaction, *, principal: str) -> list[AttemptKey]:
     """Ends the lease of workers that stopped renewing it; their attempts are lost and their runs go on elsewhere."""
     reaped: list[AttemptKey] = []
+    tx.execute("rebase_leases")
     for worker in tx.fetch_all("expired_workers", limit=REAP_BATCH):
         if tx.fetch_one("lose_worker", id=worker["id"]) is None:
             continue

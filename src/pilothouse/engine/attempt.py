@@ -155,7 +155,7 @@ class Attempt:
             task.cancel()
         self.loop.call_later(ABANDON_SECONDS, self.end)
 
-    def end(self, _task: asyncio.Future[Any] | None = None) -> None:
+    def end(self) -> None:
         """The handler has ended, or nobody waits for it any more."""
         if not self.over.done():
             self.over.set_result(None)

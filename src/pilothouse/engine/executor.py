@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pilothouse import payloads
@@ -128,11 +129,13 @@ async def call(attempt: Attempt) -> Ended:
         attempt.own(task)
     seconds, reason = _time_limit(attempt)
     timer = attempt.loop.call_later(seconds, attempt.stop, reason)
-    task.add_done_callback(attempt.end)
-    await attempt.over
-    timer.cancel()
+    task.add_done_callback(partial(_note_end, attempt))
+    try:
+        await attempt.over
+    finally:
+        timer.cancel()
     if not task.done():
-        _abandon(attempt, task)
+        _abandon(attempt)
         return _stopped(attempt)
     attempt.has_ended = True
     return _ended(attempt, task)
@@ -160,18 +163,18 @@ async def _handle(attempt: Attempt, arguments: dict[str, Any]) -> Any:
         raise RunError(f"the handler tried to end the process with {type(error).__name__}") from error
 
 
-def _abandon(attempt: Attempt, task: asyncio.Task[Any]) -> None:
+def _abandon(attempt: Attempt) -> None:
     claim = attempt.claim
     attempt.services.emitter.emit(
         HandlerAbandoned(claim.run_id, claim.attempt, claim.agent, attempt.stop_reason or "unknown")
     )
-    task.add_done_callback(_forget)
 
 
-def _forget(task: asyncio.Task[Any]) -> None:
-    """Takes the outcome of an abandoned handler, so that asyncio does not complain about it."""
+def _note_end(attempt: Attempt, task: asyncio.Task[Any]) -> None:
+    """Takes the outcome even where nobody waits for it any more, so that asyncio does not complain about it."""
     if not task.cancelled():
         task.exception()
+    attempt.end()
 
 
 def _ended(attempt: Attempt, task: asyncio.Task[Any]) -> Ended:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pilothouse.control import workers
 from pilothouse.errors import StoreError
-from pilothouse.store.database import Database
+from pilothouse.store.database import Database, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,21 @@ class LeaseKeeper:
     def _run(self) -> None:
         while not self._stopping.wait(self._terms.renew_seconds):
             try:
-                state = self._db.transaction_blocking(
-                    lambda tx: workers.renew(tx, self._worker_id, lease_us=self._terms.lease_us)
-                )
+                state = self._db.transaction_blocking(self.renew)
             except StoreError:
                 continue  # the pump tells that the database is away; the lease is tried again at the next beat
-            if self._stopping.is_set():
+            if self._stopping.is_set() or not self.take_note(state):
                 return
-            if state is None:
-                self._on_lost()
-                return
-            if state == "draining":
-                self._on_draining()
+
+    def renew(self, tx: Transaction) -> str | None:
+        """One beat; the worker's state, or None where its lease was reaped."""
+        return workers.renew(tx, self._worker_id, lease_us=self._terms.lease_us)
+
+    def take_note(self, state: str | None) -> bool:
+        """Tells the worker what a beat found; False where there is nothing left to renew."""
+        if state is None:
+            self._on_lost()
+            return False
+        if state == "draining":
+            self._on_draining()
+        return True

@@ -1,9 +1,11 @@
 -- name: hold_lease
--- Takes the lease, or extends one's own; no row comes back while another holder's has not run out.
+-- Takes the lease, or extends one's own; no row comes back while another holder's has not run out. One that lasts
+-- longer than it can (a second is allowed for) is of before the clock was set back, and its holder may be gone.
 INSERT INTO leases (name, holder, lease_until)
 VALUES (:name, :holder, :now + CAST(:lease_us AS BIGINT))
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
 WHERE leases.holder = excluded.holder OR leases.lease_until < :now
+    OR leases.lease_until > excluded.lease_until + 1000000
 RETURNING holder
 
 -- name: release_lease

@@ -26,6 +26,11 @@ SELECT id FROM workers
 WHERE state IN ('running', 'draining') AND lease_until < :now
 ORDER BY id LIMIT :limit
 
+-- name: rebase_leases
+-- The clock was set back: leases that were renewed in what is now the future last as long from now on.
+UPDATE workers SET lease_until = :now + (lease_until - renewed_at), renewed_at = :now
+WHERE state IN ('running', 'draining') AND renewed_at > :now + 1000000
+
 -- name: lose_worker
 UPDATE workers SET state = 'lost', stopped_at = :now
 WHERE id = :id AND state IN ('running', 'draining') AND lease_until < :now
