@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from pilothouse import payloads
 from pilothouse.clock import from_datetime
@@ -40,6 +40,9 @@ class AgentArguments(TypedDict, total=False):
     fatal: tuple[type[Exception], ...]
     state_version: int
     migrations: Mapping[int, StateMigration]
+    isolation: Literal["none", "process"]
+    memory_mb: int
+    secrets: tuple[str, ...]
 
 
 class ScheduleArguments(TypedDict, total=False):
@@ -87,6 +90,8 @@ class App:
         run from when it is due (no bound). `backoff` says how long to wait between attempts; after an error of a type
         in `fatal` there is none. `state_version` (1) grows when the code cannot go on from the checkpoints of the one
         before; `migrations` maps an older version to the function that makes the next one's results of its results.
+        `isolation="process"` gives each attempt a process of its own: a time-out or a cancel kills it, it may hold
+        `memory_mb` megabytes (no limit), and of the worker's environment it sees only the variables in `secrets`.
         Raises ConfigError for a name that is taken, types that JSON cannot carry, and options that do not fit.
         """
         if handler is not None:

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +20,10 @@ from pilothouse.errors import ConfigError
 TOML_NAME = "pilothouse.toml"
 PREFIX = "PILOTHOUSE_"
 PARENT_VARIABLE = "PILOTHOUSE_PARENT"
+HARMLESS = frozenset({"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
+HARMLESS_PREFIXES = ("LANG", "LC_", "PYTHON", "SSL_CERT_")
+"""Variables that hold no secrets: every isolated process sees them."""
+
 LEASE_RENEWALS = 3
 """A lease lasts at least this many renewals, so that it survives some that fail."""
 
@@ -215,6 +220,12 @@ def environment_names(name: str) -> list[str]:
 def child_environment(**changes: str) -> dict[str, str]:
     """This process's environment for a child process that stops when this one is gone, with some variables changed."""
     return {**os.environ, PARENT_VARIABLE: str(os.getpid()), **changes}
+
+
+def isolated_environment(secrets: Collection[str]) -> dict[str, str]:
+    """What an isolated process sees of this environment: the variables named in `secrets`, and harmless ones."""
+    seen = HARMLESS.union(secrets)
+    return {name: text for name, text in os.environ.items() if name in seen or name.startswith(HARMLESS_PREFIXES)}
 
 
 def is_child() -> bool:

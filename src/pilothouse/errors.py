@@ -179,6 +179,10 @@ class StateMigrationError(FatalError):
         self.__cause__ = cause
 
 
+class IsolationError(RunError):
+    """The process of an isolated attempt could not be started, or died before its handler returned."""
+
+
 class LeaseLost(PilothouseError):
     """This worker's lease ended, or the attempt is no longer its own; its writes change nothing."""
 

@@ -15,6 +15,7 @@ from pilothouse.control.runs import Request, Submitter
 from pilothouse.control.timeline import timeline
 from pilothouse.control.views import run_view
 from pilothouse.domain.lanes import Slots
+from pilothouse.engine.isolation import check_isolated
 from pilothouse.engine.lease import LeaseTerms
 from pilothouse.engine.worker import Worker, WorkerOptions
 from pilothouse.store.database import open_database
@@ -34,6 +35,7 @@ class TestPlatform:
     __test__ = False
 
     def __init__(self, app: App, *, url: str | None = None, is_frozen: bool = True, slots: Slots | None = None) -> None:
+        check_isolated(app.agents)
         self.app = app
         self._folder = tempfile.TemporaryDirectory(prefix="pilothouse-test-")
         self.clock = FrozenClock(SystemClock().now_us()) if is_frozen else SystemClock()

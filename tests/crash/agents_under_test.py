@@ -90,6 +90,15 @@ async def poison(ctx: Context, way: Literal["exit", "kill"]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@app.agent(max_losses=MANY, isolation="process", secrets=("EVIDENCE_FILE", "GATE_FILE"))
+async def walled(ctx: Context) -> list[int]:
+    """As `gated`, in a process of its own."""
+    return [
+        await ctx.step("before", leave_evidence(ctx, "before")),
+        await ctx.step("gate", pass_gate(ctx, "gate")),
+    ]
+
+
 @app.agent
 async def stubborn(ctx: Context) -> None:
     """Swallows everything, for ever."""

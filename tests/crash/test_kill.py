@@ -6,6 +6,8 @@ import os
 import random
 from collections import Counter
 
+import psutil
+
 from pilothouse.control.runs import Filter, list_runs
 from pilothouse.payloads import decode
 from tests.crash.processes import LANES, Fleet, eventually
@@ -81,6 +83,24 @@ def test_a_run_that_kills_its_worker_ends_as_failed_and_others_are_unharmed(flee
         assert decode(fleet.run(id)["error"])["type"] == "WorkerLost"
         assert [attempt["state"] for attempt in fleet.attempts(id)] == ["lost"] * 3
     assert fleet.until_ended(fleet.submit("worker_bee", 2)) == {"succeeded": 2}
+
+
+def test_an_isolated_attempt_dies_with_its_worker_and_goes_on_elsewhere(fleet: Fleet) -> None:
+    fleet.start("scheduler", "scheduler")
+    fleet.start_worker("victim")
+    ids = fleet.submit("walled")
+    (process_id,) = eventually(
+        lambda: {each.process_id for each in fleet.executions() if each.step == "gate"}, "the second step"
+    )
+    assert process_id != fleet.processes["victim"].pid
+
+    fleet.kill("victim")
+    eventually(lambda: not psutil.pid_exists(process_id), "the isolated process to be gone with its worker")
+    fleet.gate.touch()
+    fleet.start_worker("heir")
+
+    assert fleet.until_ended(ids) == {"succeeded": 1}
+    assert [step for step, _ in fleet.steps_executed(ids[0])] == ["before", "gate", "gate"]
 
 
 def _chance() -> random.Random:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pilothouse import payloads
 from pilothouse.control.agents import AgentCard
@@ -15,6 +16,10 @@ from pilothouse.engine.journal import StateMigration
 from pilothouse.engine.signature import Handler, Signature, read_signature
 from pilothouse.errors import ConfigError
 
+ISOLATIONS = ("none", "process")
+
+LEAST_MEMORY_MB = 64
+
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
@@ -24,6 +29,8 @@ class AgentOptions:
     `timeout_seconds` bounds one attempt (None: the setting `attempt_timeout_seconds`), `run_timeout_seconds` the
     whole run from when it is due. `fatal` are exception types after which another attempt would not help.
     `state_version` is the version of the checkpoints that the code writes; `migrations` lead to it from older ones.
+    `isolation` "process" gives each attempt a process of its own, which may hold `memory_mb` megabytes (None: no limit)
+    and sees, of the worker's environment, the variables named in `secrets`.
     """
 
     lane: Lane = Lane.NORMAL
@@ -37,6 +44,9 @@ class AgentOptions:
     state_version: int = 1
     migrations: Mapping[int, StateMigration] = field(default_factory=dict)
     description: str = ""
+    isolation: Literal["none", "process"] = "none"
+    memory_mb: int | None = None
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +94,23 @@ def make_agent(name: str, handler: Handler, options: AgentOptions) -> Agent:
         value = getattr(options, option)
         if value is not None and value <= 0:
             raise ConfigError(f"agent {name!r}: {option} is {value}; it must be more than 0")
+    _check_isolation(name, options)
     if options.priority not in range(10):
         raise ConfigError(f"agent {name!r}: priority is {options.priority}; it must be 0 to 9")
     signature = read_signature(handler, name)
     version = _version(name, handler, options)
     return Agent(name, handler, options, signature, inspect.iscoroutinefunction(handler), version)
+
+
+def _check_isolation(name: str, options: AgentOptions) -> None:
+    if options.isolation not in ISOLATIONS:
+        raise ConfigError(f"agent {name!r}: isolation is {options.isolation!r}; it is 'none' or 'process'")
+    if options.isolation == "none" and (options.memory_mb is not None or options.secrets):
+        raise ConfigError(f"agent {name!r}: memory_mb and secrets need isolation='process'")
+    if options.memory_mb is not None and options.memory_mb < LEAST_MEMORY_MB:
+        raise ConfigError(
+            f"agent {name!r}: memory_mb is {options.memory_mb}; Python alone needs about {LEAST_MEMORY_MB}"
+        )
 
 
 def _version(name: str, handler: Handler, options: AgentOptions) -> AgentVersion:

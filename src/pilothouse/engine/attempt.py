@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, Literal, NoReturn, Protocol
 
 from pilothouse.clock import Clock
 from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
 from pilothouse.control.waits import Wait
 from pilothouse.engine.agent import Agent
+from pilothouse.engine.endings import Ended
 from pilothouse.engine.journal import Journal, current_path
-from pilothouse.engine.patience import patiently
+from pilothouse.engine.reader import Reader
 from pilothouse.engine.threads import Threads
 from pilothouse.errors import FatalError, Stopped
-from pilothouse.store.database import Database, Work
 from pilothouse.telemetry.events import Emitter
-
-T = TypeVar("T")
 
 StopReason = Literal["suspended", "cancelled", "timed_out", "past_deadline", "released", "lost"]
 
@@ -43,16 +41,24 @@ class Writer(Protocol):
     def progress(self, key: AttemptKey, done: int, total: int | None) -> None: ...
 
 
+class Isolation(Protocol):
+    """Runs attempts in processes of their own."""
+
+    async def ready(self, agent: Agent) -> None: ...
+    async def run(self, attempt: Attempt) -> Ended: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What every attempt of one worker shares."""
+    """What every attempt of one worker shares. `isolation` is None where a process runs one attempt already."""
 
-    db: Database
+    reader: Reader
     writer: Writer
     threads: Threads
     clock: Clock
     emitter: Emitter
     attempt_timeout_seconds: float
+    isolation: Isolation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +98,6 @@ class Attempt:
             return self.services.clock.now_us()
         passed = self.services.clock.monotonic() - self._claimed_monotonic
         return self.claim.claimed_at + int(passed * 1_000_000)
-
-    async def read(self, work: Work[T]) -> T:
-        """Reads, and waits for a database that is away."""
-        return await patiently(lambda: self.services.db.read(work))
 
     # --- what runs inside ------------------------------------------------------------------
 

@@ -140,7 +140,7 @@ class Context:
         adapter = None if returns is Any else TypeAdapter(returns)
         if stored is not None:
             return _answer(stored, adapter)
-        signal = await self._attempt.read(lambda tx: tx.fetch_one("signal_by_name", run_id=self.run_id, name=name))
+        signal = await self._attempt.services.reader.signal(self.run_id, name)
         if signal is not None:
             await self._store(asked, signal["payload"])
             return decode_result(signal["payload"], adapter)
@@ -222,7 +222,7 @@ class Context:
         asked, stored = self._attempt.journal.open(name, RESULT_KIND, ids)
         if stored is not None:
             return list(_answer(stored, None))
-        states = await self._attempt.read(lambda tx: tx.fetch_many("child_states", [{"id": id} for id in ids]))
+        states = await self._attempt.services.reader.children(ids)
         ended = {row["id"]: row for row in states if row["state"] in TERMINAL}
         waits = tuple(Wait("child", id, asked.key) for id in dict.fromkeys(ids) if id not in ended)
         if waits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 from pilothouse import payloads
 from pilothouse.control.attempts import ClaimedRun, Settlement
 from pilothouse.domain.outcomes import Cancel, Fatal, Retry, Snooze
-from pilothouse.domain.runs import AttemptOutcome, Ending, Limits, Spent, next_state
+from pilothouse.domain.runs import Limits, Spent, next_state
 from pilothouse.engine.agent import Agent
 from pilothouse.engine.attempt import Attempt, Services, StopReason
+from pilothouse.engine.endings import Ended
 from pilothouse.engine.failures import describe_error, failed_steps
 from pilothouse.engine.journal import Journal
-from pilothouse.engine.patience import patiently
 from pilothouse.engine.signature import encode_result
 from pilothouse.engine.sync import make_context
 from pilothouse.errors import (
@@ -33,19 +33,7 @@ from pilothouse.errors import (
     StoreError,
     Suspend,
 )
-from pilothouse.store.database import Transaction
 from pilothouse.telemetry.events import HandlerAbandoned, RunDropped, RunSettled
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How the handler ended. `delay_seconds` is what it asked for, if anything."""
-
-    ending: Ending
-    output: str | None = None
-    error: BaseException | None = None
-    reason: str | None = None
-    delay_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +48,7 @@ async def run(claim: ClaimedRun, agent: Agent, services: Services, hooks: Hooks)
     """The whole pipeline of one attempt; whatever goes wrong in it, the attempt is settled."""
     attempt = await load(claim, agent, services)
     hooks.on_loaded(attempt)
-    ended = admit(attempt) or migrate_state(attempt) or await call(attempt)
+    ended = admit(attempt) or await execute(attempt)
     hooks.on_called(attempt)
     if attempt.stop_reason == "lost":
         _drop(attempt)
@@ -72,15 +60,8 @@ async def load(claim: ClaimedRun, agent: Agent, services: Services) -> Attempt:
     """The attempt with the checkpoints of those before it; the first one has none to read."""
     if claim.attempt == 1:
         return Attempt(claim, agent, services, Journal(()))
-    journal = await patiently(lambda: services.db.read(lambda tx: _read_journal(tx, claim)))
-    return Attempt(claim, agent, services, journal)
-
-
-def _read_journal(tx: Transaction, claim: ClaimedRun) -> Journal:
-    before = tx.fetch_one("resume_point", run_id=claim.run_id, number=claim.attempt - 1)
-    was_suspended = before is not None and before["state"] == AttemptOutcome.SUSPENDED
-    checkpoints = tx.fetch_all("checkpoints_of_run", run_id=claim.run_id)
-    return Journal(checkpoints, lines_logged=before["lines"] if before and was_suspended else 0)
+    checkpoints, lines_logged = await services.reader.journal(claim)
+    return Attempt(claim, agent, services, Journal(checkpoints, lines_logged=lines_logged))
 
 
 async def _finish(attempt: Attempt, ended: Ended) -> None:
@@ -108,6 +89,17 @@ def admit(attempt: Attempt) -> Ended | None:
     return None
 
 
+async def execute(attempt: Attempt) -> Ended:
+    """Runs the agent's code, here or in a process of its own."""
+    isolation = attempt.services.isolation
+    if isolation is not None and attempt.agent.options.isolation == "process":
+        await isolation.ready(attempt.agent)  # an import is no part of the attempt's time
+        if attempt.stop_reason is not None:
+            return _stopped(attempt)
+        return await _until_over(attempt, isolation.run(attempt), is_stoppable=True)
+    return migrate_state(attempt) or await call(attempt)
+
+
 def migrate_state(attempt: Attempt) -> Ended | None:
     """Brings the checkpoints of older state versions to the agent's; an ending where its migrations fail."""
     version, options = attempt.agent.version, attempt.agent.options
@@ -124,8 +116,13 @@ async def call(attempt: Attempt) -> Ended:
         arguments = attempt.agent.signature.arguments(attempt.claim.agent, payloads.decode(attempt.claim.input))
     except InvalidInput as error:
         return Ended("fatal", error=error)
-    task = attempt.loop.create_task(_handle(attempt, arguments))
-    if attempt.agent.is_async:
+    return await _until_over(attempt, _handle(attempt, arguments), is_stoppable=attempt.agent.is_async)
+
+
+async def _until_over(attempt: Attempt, handling: Coroutine[Any, Any, Any], *, is_stoppable: bool) -> Ended:
+    """Until the handling has ended, or its time is over; `is_stoppable` where cancelling it does stop it."""
+    task = attempt.loop.create_task(handling)
+    if is_stoppable:
         attempt.own(task)
     seconds, reason = _time_limit(attempt)
     timer = attempt.loop.call_later(seconds, attempt.stop, reason)
@@ -213,6 +210,8 @@ def _past_deadline(attempt: Attempt) -> Ended:
 
 def _returned(attempt: Attempt, value: Any) -> Ended:
     match value:
+        case Ended():
+            return value
         case Retry():
             error = RunError(value.reason)
             return Ended("failed", error=error, reason=value.reason, delay_seconds=value.after_seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pilothouse import payloads
 from pilothouse.errors import ChildError, RunError, StepError
@@ -14,8 +14,19 @@ TRACEBACK_SHOWN = 16_384
 MESSAGE_SHOWN = 4_096
 
 
+class DescribedError(RunError):
+    """An error of another process, described there. `steps` are the failed steps that it came from."""
+
+    def __init__(self, told: Mapping[str, object], steps: tuple[str, ...]) -> None:
+        super().__init__(str(told["message"]))
+        self.told = {name: told[name] for name in ("type", "message", "traceback", "run_id", "state") if name in told}
+        self.steps = steps
+
+
 def describe_error(error: BaseException, *, step: str | None = None) -> str:
     """An error as canonical JSON: `type`, `message`, `traceback`, and `step` where one failed."""
+    if isinstance(error, DescribedError):
+        return payloads.encode(error.told | ({} if step is None else {"step": step}))
     told: dict[str, object] = {
         "type": type(error).__name__,
         "message": _clean(str(error))[:MESSAGE_SHOWN],
@@ -32,7 +43,7 @@ def describe_error(error: BaseException, *, step: str | None = None) -> str:
 
 def failed_steps(error: BaseException) -> tuple[str, ...]:
     """The keys of the steps whose failure an error came from, through causes and groups."""
-    return tuple(dict.fromkeys(_walk(error)))
+    return error.steps if isinstance(error, DescribedError) else tuple(dict.fromkeys(_walk(error)))
 
 
 def _walk(error: BaseException | None) -> Iterator[str]:

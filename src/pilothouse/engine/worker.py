@@ -22,8 +22,10 @@ from pilothouse.domain.lanes import LANE_ORDER, Demand, Lane, Slots
 from pilothouse.engine import executor
 from pilothouse.engine.agent import Agent
 from pilothouse.engine.attempt import Attempt, Services, StopReason
+from pilothouse.engine.isolation import Isolation, check_isolated
 from pilothouse.engine.lease import LeaseKeeper, LeaseTerms
 from pilothouse.engine.pump import Owner, Pump
+from pilothouse.engine.reader import DatabaseReader
 from pilothouse.engine.threads import Threads
 from pilothouse.errors import StoreError, StoreUnavailable
 from pilothouse.store.database import Database
@@ -70,6 +72,7 @@ class Worker:
     """One lease's worth of a worker. After a lost lease a new one takes its place, under a new id."""
 
     def __init__(self, db: Database, agents: Mapping[str, Agent], options: WorkerOptions, emitter: Emitter) -> None:
+        check_isolated(agents)
         self.id = new_id()
         self._db = db
         self._agents = agents
@@ -77,6 +80,7 @@ class Worker:
         self._emitter = emitter
         self._versions = [agents[name].version for name in sorted(agents)]
         self._threads = Threads("pilothouse-agent")
+        self._isolation = Isolation(agents)
         self._running: dict[AttemptKey, Attempt | None] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
         self._in_use: Counter[Lane] = Counter()
@@ -90,9 +94,16 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> bool:
         """Works until `stop` is set or an operator drains it; False where its lease was lost."""
         await self._register()
+        self._isolation.warm()
         self._pump = Pump(self._db, self._owner())
         self._services = Services(
-            self._db, self._pump, self._threads, self._db.clock, self._emitter, self._options.attempt_timeout_seconds
+            reader=DatabaseReader(self._db),
+            writer=self._pump,
+            threads=self._threads,
+            clock=self._db.clock,
+            emitter=self._emitter,
+            attempt_timeout_seconds=self._options.attempt_timeout_seconds,
+            isolation=self._isolation,
         )
         keeper = LeaseKeeper(
             self._db,
@@ -109,6 +120,7 @@ class Worker:
         finally:
             unlisten()
             keeper.stop()
+            await self._isolation.close()
         await self._say_goodbye()
         return not self._is_lost
 

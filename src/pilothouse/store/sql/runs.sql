@@ -222,7 +222,8 @@ FROM @rows(run_id text, attempt integer, done bigint, total bigint) AS item
 WHERE runs.id = item.run_id AND runs.attempt = item.attempt AND runs.state = 'running'
 
 -- name: child_states
-SELECT runs.id, runs.state, runs.output, runs.error FROM @rows(id text) AS item JOIN runs ON runs.id = item.id
+SELECT runs.id, runs.state, runs.output, runs.error, runs.parent_id
+FROM @rows(id text) AS item JOIN runs ON runs.id = item.id
 
 -- name: oldest_due
 -- One index probe per priority that exists.
