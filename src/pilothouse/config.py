@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pilothouse.domain.lanes import Slots, parse_lanes
 from pilothouse.domain.queues import QueueLimits
+from pilothouse.domain.rates import RateLimit, parse_rate_limits
 from pilothouse.errors import ConfigError
 
 TOML_NAME = "pilothouse.toml"
@@ -125,6 +126,10 @@ class Settings(BaseSettings):
     max_queued_per_tenant: int = Field(
         1_000_000, ge=1, description="Queued runs of one tenant beyond which new ones are refused with 429."
     )
+    rate_limits: str = Field(
+        "",
+        description='Requests that each API key may make of a route, such as "POST /api/v1/runs=100/s, GET *=50/s".',
+    )
     max_input_bytes: int = Field(1_048_576, ge=1024, description="The largest body of a request.")
 
     @field_validator("log_level", "log_format", mode="before")
@@ -134,7 +139,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
-        _ = self.slots
+        _ = self.slots, self.parsed_rate_limits
         if self.lease_seconds is not None and self.lease_seconds < 2 * self.renew_interval_seconds:
             raise ValueError(
                 f"lease_seconds is {self.lease_seconds:g}, but a lease must last at least two renewals of "
@@ -154,6 +159,11 @@ class Settings(BaseSettings):
     def queue_limits(self) -> QueueLimits:
         """When new runs are refused."""
         return QueueLimits(self.max_queued_per_lane, self.max_queued_per_tenant)
+
+    @property
+    def parsed_rate_limits(self) -> tuple[RateLimit, ...]:
+        """The first that covers a request counts."""
+        return parse_rate_limits(self.rate_limits)
 
     @property
     def slots(self) -> Slots:

@@ -18,6 +18,7 @@ from pilothouse.web.api import agents, audit, dead, events, health, keys, overvi
 from pilothouse.web.backend import Backend
 from pilothouse.web.middleware import Failures, RequestLog, UsableAddresses
 from pilothouse.web.pages import overview as overview_page
+from pilothouse.web.rates import Rates
 
 DESCRIPTION = "Runs AI agents durably: submit runs, watch them, and deal with what went wrong."
 ROUTERS = (
@@ -52,6 +53,7 @@ def create_server(db: Database, submitter: Submitter, settings: Settings, stoppi
             Middleware(Failures),
             Middleware(UsableAddresses),
             Middleware(Access, db=db, host=settings.host),
+            Middleware(Rates, limits=settings.parsed_rate_limits),
         ],
     )
     app.state.backend = Backend(db, submitter, settings, stopping)
