@@ -53,7 +53,7 @@ async def test_each_key_has_its_own(db: Database, settings: Settings, stopping: 
 
 async def token(db: Database, name: str) -> str:
     key = await keys.create_key(db, name, KeyRole.OPERATOR, tenant=None, expires_at=None, principal="test")
-    return key.token
+    return key.text
 
 
 def test_a_limit_that_cannot_be_read_is_named() -> None:
