@@ -25,8 +25,10 @@ from tests.postgres_server import close_run_directory, create_server, open_run_d
 RESULTS = Path(__file__).parent / "results.json"
 ROUNDS = 3
 HELD = 200_000
+HTTP_SECONDS = 5
+MEMORY_RUNS = 2_000
 T = TypeVar("T")
-DIGITS = {"ms": 1, "s": 2}
+DIGITS = {"ms": 1, "s": 2, "KB": 1}
 SUBMITS = {"submits, one caller": 1, "submits, 64 callers": 64, "submits, batches": 500}
 """What is measured, and how many rows the floor commits at once beside it."""
 
@@ -65,6 +67,15 @@ def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Fi
     step_floor = [floor.drain_rates(new_url(), runs // 10, batch, 10)[1] for _ in range(ROUNDS)]
     yield Figure(store, "checkpoints", "/s", statistics.median(with_steps), statistics.median(step_floor))
     yield from _submits(store, new_url, runs)
+    one, two = (
+        statistics.median(_run(product.drained_by_processes(new_url(), runs, count)) for _ in range(ROUNDS))
+        for count in (1, 2)
+    )
+    yield Figure(store, "drained by two worker processes, beside one", "/s", two, one)
+    if shutil.which("wrk"):
+        rate, slowest = _run(product.http_submits(new_url(), HTTP_SECONDS))
+        yield Figure(store, "HTTP submits, 32 connections", "/s", rate)
+        yield Figure(store, "HTTP submits, 99th percentile", "ms", slowest)
     median, worst = _run(product.pick_up_ms(new_url(), int(200 * scale) or 1))
     yield Figure(store, "pick-up, median", "ms", median)
     yield Figure(store, "pick-up, 99th percentile", "ms", worst)
@@ -82,6 +93,8 @@ def processes() -> Iterator[Figure]:
     ready, memory = process.up_at_rest()
     yield Figure("", "up to ready", "s", ready)
     yield Figure("", "API, worker and scheduler at rest", "MB", memory)
+    yield Figure("", "memory per running run", "KB", process.memory_of_running(MEMORY_RUNS))
+    yield Figure("", "memory per suspended run", "KB", process.memory_of_suspended(MEMORY_RUNS))
 
 
 def _submits(store: str, new_url: Callable[[], str], runs: int) -> Iterator[Figure]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from bench import process
 from pilothouse import App, Context
 from pilothouse.control import agents, counters
 from pilothouse.control.runs import Request, Submitter
@@ -18,6 +19,7 @@ from pilothouse.store.migrations import migrate
 from pilothouse.telemetry.events import Emitter
 
 SLOTS = 256
+SPAN = "SELECT min(started_at) AS began, max(finished_at) AS ended FROM runs"
 app = App("bench")
 watchers: list[asyncio.Queue[float]] = []
 """Who wants to know when a no-op run's handler begins."""
@@ -37,6 +39,16 @@ async def noop(ctx: Context) -> None:
 async def ten_steps(ctx: Context) -> None:
     for number in range(10):
         await ctx.step(f"step-{number}", one)
+
+
+@app.agent
+async def held(ctx: Context) -> None:
+    await asyncio.sleep(3600)
+
+
+@app.agent
+async def suspended(ctx: Context) -> None:
+    await ctx.sleep("nap", hours=1)
 
 
 @asynccontextmanager
@@ -94,6 +106,26 @@ async def drain_rate(url: str, agent: str, count: int) -> float:
         async with working(db):
             await until_drained(db, agent)
             return count / (time.perf_counter() - started)
+
+
+async def drained_by_processes(url: str, count: int, processes: int) -> float:
+    """Runs per second of so many worker processes, from the first claim to the last settle."""
+    async with opened(url) as db:
+        await submit_batches(Submitter(db), "noop", count)
+
+        def span() -> tuple[int, float]:
+            if db.read_blocking(lambda tx: _open_runs(tx, "noop")):
+                return 0, 0.0
+            (row,) = db.examine(lambda tx: tx.fetch_all(SPAN))
+            return count, (row["ended"] - row["began"]) / 1_000_000
+
+        return await asyncio.to_thread(process.drained_by_workers, url, processes, span)
+
+
+async def http_submits(url: str, seconds: int) -> tuple[float, float]:
+    """Over HTTP, to an API that knows the agents: submits per second, and the 99th percentile in ms."""
+    async with opened(url):
+        return await asyncio.to_thread(process.http_submits, url, seconds)
 
 
 async def submit_rates(url: str, count: int) -> tuple[float, float, float]:
