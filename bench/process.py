@@ -49,7 +49,7 @@ def memory_of_running(count: int) -> float:
     """What `up` holds more (RSS, in KB) per run that runs, the caches that grow with the first ones included."""
     with _up("sqlite:///bench.db", PILOTHOUSE_LANES=f"normal={count}") as (process, url):
         before = _resident_megabytes(process.pid)
-        _submit(url, "held", count, "running")
+        _submit(url, "sleeper", count, "running")
         return (_resident_megabytes(process.pid) - before) * 1000 / count
 
 
@@ -57,9 +57,9 @@ def memory_of_suspended(count: int) -> float:
     """What `up` holds more (RSS, in KB) per run that is suspended, once the database's caches are full."""
     with _up("sqlite:///bench.db", PILOTHOUSE_LANES=f"normal={count}") as (process, url):
         for wave in range(WAVES):
-            _submit(url, "suspended", count, "waiting", already=wave * count)
+            _submit(url, "napper", count, "waiting", already=wave * count)
         before = _resident_megabytes(process.pid)
-        _submit(url, "suspended", count, "waiting", already=WAVES * count)
+        _submit(url, "napper", count, "waiting", already=WAVES * count)
         return max(0.0, _resident_megabytes(process.pid) - before) * 1000 / count
 
 

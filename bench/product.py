@@ -42,12 +42,12 @@ async def ten_steps(ctx: Context) -> None:
 
 
 @app.agent
-async def held(ctx: Context) -> None:
+async def sleeper(ctx: Context) -> None:
     await asyncio.sleep(3600)
 
 
 @app.agent
-async def suspended(ctx: Context) -> None:
+async def napper(ctx: Context) -> None:
     await ctx.sleep("nap", hours=1)
 
 
