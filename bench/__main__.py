@@ -68,7 +68,7 @@ def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Fi
     yield Figure(store, "checkpoints", "/s", statistics.median(with_steps), statistics.median(step_floor))
     yield from _submits(store, new_url, runs)
     one, two = (
-        statistics.median(_run(product.drained_by_processes(new_url(), runs, count)) for _ in range(ROUNDS))
+        statistics.median(_run(product.drained_by_processes(new_url(), 4 * runs, count)) for _ in range(ROUNDS))
         for count in (1, 2)
     )
     yield Figure(store, "drained by two worker processes, beside one", "/s", two, one)

@@ -40,6 +40,8 @@ class AgentArguments(TypedDict, total=False):
     fatal: tuple[type[Exception], ...]
     state_version: int
     migrations: Mapping[int, StateMigration]
+    max_running: int
+    max_running_per_key: int
     isolation: Literal["none", "process"]
     memory_mb: int
     secrets: tuple[str, ...]
@@ -90,6 +92,8 @@ class App:
         run from when it is due (no bound). `backoff` says how long to wait between attempts; after an error of a type
         in `fatal` there is none. `state_version` (1) grows when the code cannot go on from the checkpoints of the one
         before; `migrations` maps an older version to the function that makes the next one's results of its results.
+        At most `max_running` runs of it run at once, on all workers together, and `max_running_per_key` of those with
+        the same `concurrency_key` (no limits); the others stay queued.
         `isolation="process"` gives each attempt a process of its own: a time-out or a cancel kills it, it may hold
         `memory_mb` megabytes (no limit), and of the worker's environment it sees only the variables in `secrets`.
         Raises ConfigError for a name that is taken, types that JSON cannot carry, and options that do not fit.
@@ -159,12 +163,14 @@ class App:
         at: datetime | None = None,
         idempotency_key: str | None = None,
         tenant: str = "default",
+        concurrency_key: str | None = None,
         webhook_url: str | None = None,
     ) -> Submitted:
         """Submits a run to the database of the settings; returns once it is durable.
 
         `input` is JSON data that fits the agent's types. `at` is an aware datetime before which it does not start.
-        The same `idempotency_key` with the same input gives the same run. `webhook_url` is told when it has ended.
+        The same `idempotency_key` with the same input gives the same run. Runs of one
+        `concurrency_key` share the agent's `max_running_per_key` slots. `webhook_url` is told when it has ended.
         Raises NotFound, InvalidInput that names each field, Conflict for a key used with another input.
         """
         submitter = await self._connect()
@@ -179,6 +185,7 @@ class App:
                 idempotency_key=idempotency_key,
                 tenant=tenant,
                 webhook_url=webhook_url,
+                concurrency_key=concurrency_key,
             )
         )
 

@@ -251,7 +251,8 @@ class Client:
     def submit(self, agent: str, input: Any = None, **options: Any) -> dict[str, Any]:
         """Submits a run: `id`, `state`, `url`, and `created`, which is False where its key had made it before.
 
-        `options` are `lane`, `priority` (0 to 9), `at` (an aware datetime), `idempotency_key` and `tenant`.
+        `options` are `lane`, `priority` (0 to 9), `at` (an aware datetime), `idempotency_key`, `tenant`,
+        `concurrency_key` and `webhook_url`.
         """
         return dict(self._send(submit_call(agent, input, options)))
 

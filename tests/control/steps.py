@@ -8,7 +8,8 @@ from pilothouse import payloads
 from pilothouse.clock import new_id
 from pilothouse.control import agents, attempts, runs, workers
 from pilothouse.control.agents import AgentCard
-from pilothouse.control.attempts import AgentVersion, Checkpoint, ClaimedRun, Settlement
+from pilothouse.control.attempts import Checkpoint, ClaimedRun, Settlement
+from pilothouse.control.concurrency import AgentVersion
 from pilothouse.control.runs import Request, Submitted
 from pilothouse.control.waits import Wait
 from pilothouse.control.workers import WorkerCard

@@ -23,7 +23,7 @@ CORRUPTIONS = {
     ),
     "no waiting run that waits for nothing": "DELETE FROM waits",
     "run counters equal the rows they count": "UPDATE counters SET value = value + 1 WHERE name = 'runs'",
-    "queue counters of tenants equal the rows they count": "UPDATE counters SET value = 9 WHERE name = 'queued'",
+    "counters of tenants equal the rows they count": "UPDATE counters SET value = 9 WHERE name = 'queued'",
     "attempt counters equal the rows they count": "UPDATE counters SET value = value + 1 WHERE name = 'attempts'",
 }
 

@@ -145,12 +145,12 @@ async def test_errors_come_with_their_type_and_traceback(platform: TestPlatform)
 
 async def test_a_server_that_dies_is_started_again(platform: TestPlatform) -> None:
     await platform.run("leaf", {"number": 1})
-    servers = [child for child in psutil.Process().children() if "pilothouse.engine.isolated" in child.cmdline()]
-    assert len(servers) == 2, "one for each set of secrets"
+    started = servers()
+    assert len(started) == 2, "one for each set of secrets"
 
-    for server in servers:
+    for server in started:
         server.send_signal(signal.SIGKILL)
-    await until(lambda: all(_is_gone(server.pid) for server in servers))
+    await until(lambda: all(_is_gone(server.pid) for server in started))
 
     assert await platform.run("leaf", {"number": 2}) == 3
 
@@ -161,7 +161,7 @@ async def test_nothing_is_left_when_the_worker_has_stopped(tmp_path: Path) -> No
         process_id = int(await until(lambda: written(tmp_path / "pid")))
 
     await until(lambda: _is_gone(process_id))
-    await until(lambda: not psutil.Process().children())
+    await until(lambda: not servers())
 
 
 async def test_an_agent_that_cannot_be_imported_elsewhere_is_refused() -> None:
@@ -195,3 +195,8 @@ def _is_gone(process_id: int) -> bool:
         return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def servers() -> list[psutil.Process]:
+    """The fork servers of this process."""
+    return [child for child in psutil.Process().children() if "pilothouse.engine.isolated" in child.cmdline()]

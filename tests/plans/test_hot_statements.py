@@ -84,6 +84,7 @@ VALUES = {
     "room": '\'[{"lane":"normal","reserved":5,"rank":1}]\'',
     "agents": '\'[{"name":"echo","oldest":1,"newest":1}]\'',
     "lanes": "'[\"normal\"]'",
+    "full_keys": "'[]'",
     "shared": "0",
     "most": "5",
     "ageing_us": "60000000",

@@ -19,7 +19,7 @@ Act = Callable[[Context, str], Awaitable[str]]
 
 QUICK = Backoff(first_seconds=0.5, limit_seconds=4.0)
 
-TOKENS = frozenset({"chain", "fan", "nap", "ask", "parent"})
+TOKENS = frozenset({"chain", "fan", "narrow", "nap", "ask", "parent"})
 """Agents whose output is the list of what their steps returned."""
 
 
@@ -69,6 +69,10 @@ def _add_those_that_step(app: App) -> None:
     @app.agent(backoff=QUICK, lane="low")
     async def fan(ctx: Context, steps: int) -> list[str]:
         return list(await asyncio.gather(*(step(ctx, f"arm-{number}") for number in range(steps))))
+
+    @app.agent(backoff=QUICK, max_running=2, max_running_per_key=1)
+    async def narrow(ctx: Context) -> list[str]:
+        return [await step(ctx, "first"), await step(ctx, "second")]
 
     @app.agent
     async def tick(ctx: Context) -> str:

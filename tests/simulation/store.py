@@ -37,6 +37,14 @@ CREATE TEMP TRIGGER no_claim_of_what_runs BEFORE INSERT ON main.attempts
 WHEN EXISTS (SELECT 1 FROM main.attempts WHERE run_id = NEW.run_id AND state = 'running') BEGIN
     SELECT RAISE(ABORT, 'VIOLATION: a run was claimed while an attempt of it runs');
 END;
+CREATE TEMP TRIGGER no_limit_passed AFTER INSERT ON main.attempts
+WHEN EXISTS (
+    SELECT 1 FROM main.runs AS mine JOIN main.runs AS other ON other.agent = mine.agent AND other.state = 'running'
+    WHERE mine.id = NEW.run_id AND mine.agent = 'narrow' GROUP BY mine.id
+    HAVING count(*) > 2 OR sum(other.concurrency_key = mine.concurrency_key) > 1
+) BEGIN
+    SELECT RAISE(ABORT, 'VIOLATION: a concurrency limit was passed');
+END;
 CREATE TEMP TRIGGER no_change_of_the_audit BEFORE UPDATE ON main.audit BEGIN
     SELECT RAISE(ABORT, 'VIOLATION: an audit record was changed');
 END;

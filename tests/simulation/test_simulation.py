@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from pilothouse.control import attempts, waits
+from pilothouse.control.concurrency import Headroom
 from pilothouse.engine.journal import Journal
 from pilothouse.engine.pump import Pump
 from pilothouse.store.database import Transaction
@@ -79,7 +80,14 @@ def replay_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Journal, "__init__", lambda self, rows, **options: original(self, (), **options))
 
 
-@pytest.mark.parametrize("plant", [claim_without_a_fence, forget_what_was_unheard, wake_nobody, replay_nothing])
+def count_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Concurrency limits look only at the agent."""
+    monkeypatch.setattr(Headroom, "_has_room_for_key", lambda self, name, key: True)
+
+
+@pytest.mark.parametrize(
+    "plant", [claim_without_a_fence, forget_what_was_unheard, wake_nobody, replay_nothing, count_no_keys]
+)
 def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
 

@@ -16,7 +16,7 @@ from tests.simulation.connection import Network, SimulatedDatabase
 
 T = TypeVar("T")
 
-AGENTS = ("chain", "fan", "nap", "ask", "parent", "moody", "sluggish")
+AGENTS = ("chain", "fan", "narrow", "narrow", "nap", "ask", "parent", "moody", "sluggish")
 AGAIN_SECONDS = 0.7
 
 
@@ -72,6 +72,7 @@ class Users:
             available_at=available_at,
             idempotency_key=key,
             tenant=chance.choice(["default", "acme"]),
+            concurrency_key=chance.choice([None, "a", "b"]),
         )
 
     def _acts(self, db: SimulatedDatabase, agent: str, run_id: str) -> list[Callable[[], Awaitable[object]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -43,6 +43,7 @@ def show(name: Annotated[str, Parameter(help="The agent's name.")], *, as_json: 
         ("attempts", f"{row['max_attempts']} that fail, {row['max_losses']} that are lost"),
         ("time-out", f"{output.seconds(row['timeout_seconds'])} for an attempt"),
         ("deadline", f"{output.seconds(run_timeout)} for the run" if run_timeout else None),
+        ("at once", _at_once(row)),
         ("registered", f"{output.clock_time(isoformat(row['registered_at']))} by {row['registered_by']}"),
     )
     out.print(output.facts(pairs))
@@ -50,3 +51,9 @@ def show(name: Annotated[str, Parameter(help="The agent's name.")], *, as_json: 
         out.print(f"\n[bold]{part}[/bold]")
         out.print_json(payloads.encode(row[f"{part}_schema"]))
     return None
+
+
+def _at_once(row: dict[str, Any]) -> str | None:
+    """The concurrency limits, as far as there are any."""
+    limits = ((row["max_running"], "runs"), (row["max_running_per_key"], "runs of one concurrency key"))
+    return ", ".join(f"{limit} {what}" for limit, what in limits if limit is not None) or None

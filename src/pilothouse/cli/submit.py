@@ -47,6 +47,7 @@ def submit(
     at: Annotated[str | None, Parameter(help="Not before this instant, ISO 8601 with time zone.")] = None,
     idempotency_key: Annotated[str | None, Parameter(help="The same key and input give the same run.")] = None,
     tenant: Annotated[str, Parameter(help="Whose run it is.")] = "default",
+    concurrency_key: Annotated[str | None, Parameter(help="Runs of one key share the agent's slots per key.")] = None,
     webhook_url: Annotated[str | None, Parameter(help="Told by a signed POST when the run has ended.")] = None,
     jsonl: Annotated[Path | None, Parameter(help="Submit one run per line of this file instead.")] = None,
     watch: Annotated[bool, Parameter(negative="", help="Follow the run until it has ended.")] = False,
@@ -63,6 +64,7 @@ def submit(
         idempotency_key=idempotency_key,
         tenant=tenant,
         webhook_url=webhook_url,
+        concurrency_key=concurrency_key,
     )
     if jsonl is not None:
         if input is not None or watch:

@@ -33,6 +33,8 @@ class AgentCard:
     output_schema: str
     state_version: int
     fingerprint: str
+    max_running: int | None = None
+    max_running_per_key: int | None = None
 
 
 _CARD_FIELDS = tuple(AgentCard.__dataclass_fields__)
@@ -117,6 +119,8 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
         "output_schema": payloads.decode(row["output_schema"]),
         "state_version": row["state_version"],
         "fingerprint": row["fingerprint"],
+        "max_running": row["max_running"],
+        "max_running_per_key": row["max_running_per_key"],
         "registered_at": row["registered_at"],
         "registered_by": row["registered_by"],
     }

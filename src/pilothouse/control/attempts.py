@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pilothouse import payloads
 from pilothouse.control import audit, cancels, counters, runs, waits, webhooks
+from pilothouse.control.concurrency import AgentVersion, Headroom
 from pilothouse.control.waits import Wait
 from pilothouse.domain.lanes import AGEING_SECONDS, LANE_ORDER, Demand, Lane
 from pilothouse.domain.retries import Backoff
@@ -17,21 +19,15 @@ from pilothouse.errors import LeaseLost
 from pilothouse.store.database import Row, Transaction
 
 REAP_BATCH = 16
+LIMITED_ROUNDS = 8
+"""A claim looks again this often for runs in the place of those that a concurrency limit keeps back."""
+
 LOSS_BACKOFF = Backoff(first_seconds=1.0, limit_seconds=60.0)
 
 AttemptKey = tuple[str, int]
 """(run id, attempt number): the fencing token."""
 
 # Named tuples and not dataclasses below, because they are made for every attempt and step, and cost half as much.
-
-
-class AgentVersion(NamedTuple):
-    """An agent as a worker can run it: the state versions that it can continue, and the fingerprint of its code."""
-
-    name: str
-    oldest: int
-    newest: int
-    fingerprint: str
 
 
 class ClaimedRun(NamedTuple):
@@ -121,7 +117,20 @@ def fence_worker(tx: Transaction, worker_id: str) -> None:
 
 def claim_runs(tx: Transaction, worker_id: str, demand: Demand, agents: Sequence[AgentVersion]) -> list[ClaimedRun]:
     """Takes as many eligible runs as the worker has room for, and starts an attempt of each."""
-    taken = _pick(tx, demand, agents)
+    if not any(agent.is_limited for agent in agents):
+        return _start(tx, worker_id, agents, _pick(tx, demand, agents))
+    headroom, claimed = Headroom(tx, agents), list[ClaimedRun]()
+    for _ in range(LIMITED_ROUNDS):
+        picked = _pick(tx, demand, headroom.open_agents(agents), headroom.full_keys())
+        admitted = [row for row in picked if headroom.admit(row)]
+        claimed += _start(tx, worker_id, agents, admitted)
+        if len(admitted) == len(picked):
+            break
+        demand = demand.after(Counter(Lane(row["lane"]) for row in admitted))
+    return claimed
+
+
+def _start(tx: Transaction, worker_id: str, agents: Sequence[AgentVersion], taken: Sequence[Row]) -> list[ClaimedRun]:
     if not taken:
         return []
     by_name = {agent.name: agent for agent in agents}
@@ -147,7 +156,7 @@ def encode_versions(agents: Sequence[AgentVersion]) -> str:
     return payloads.encode([{"name": each.name, "oldest": each.oldest, "newest": each.newest} for each in agents])
 
 
-def _pick(tx: Transaction, demand: Demand, agents: Sequence[AgentVersion]) -> list[Row]:
+def _pick(tx: Transaction, demand: Demand, agents: Sequence[AgentVersion], full_keys: str = "[]") -> list[Row]:
     room = [
         {"lane": lane, "reserved": demand.reserved[lane], "rank": rank}
         for rank, lane in enumerate(LANE_ORDER)
@@ -157,6 +166,7 @@ def _pick(tx: Transaction, demand: Demand, agents: Sequence[AgentVersion]) -> li
         "pick_runs",
         room=payloads.encode(room),
         agents=encode_versions(agents),
+        full_keys=full_keys,
         shared=demand.shared,
         most=demand.most,
         ageing_us=int(AGEING_SECONDS * 1_000_000),

@@ -48,7 +48,7 @@ INVARIANTS = (
     Invariant("no waiting run whose wait is over", "check_missed_wake", "runs"),
     Invariant("no waiting run that waits for nothing", "check_wait_without_end", "runs"),
     Invariant("run counters equal the rows they count", "check_run_counters", "runs"),
-    Invariant("queue counters of tenants equal the rows they count", "check_tenant_counters", "runs"),
+    Invariant("counters of tenants equal the rows they count", "check_tenant_counters", "runs"),
     Invariant("attempt counters equal the rows they count", "check_attempt_counters", "attempts"),
 )
 

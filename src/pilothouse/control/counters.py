@@ -32,6 +32,8 @@ class Tally:
         self._changes["runs", run["agent"], run["lane"], state] += change
         if state == RunState.QUEUED:
             self._changes["queued", "", "", run["tenant"]] += change
+        if state == RunState.RUNNING:
+            self._changes["running", "", run["lane"], run["tenant"]] += change
 
     def prune(self, run: Row) -> None:
         """A run that has ended leaves the run log; what was counted over time must not turn back."""

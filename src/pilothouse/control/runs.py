@@ -43,6 +43,7 @@ class Request:
     parent_id: str | None = None
     root_id: str | None = None
     webhook_url: str | None = None
+    concurrency_key: str | None = None
     id: str = field(default_factory=new_id)
 
 
@@ -136,6 +137,7 @@ def _plan_run(request: Request, agent: Row | None, every_name: Sequence[str], *,
         "parent_id": request.parent_id,
         "root_id": request.root_id or request.id,
         "webhook_url": request.webhook_url,
+        "concurrency_key": request.concurrency_key,
     }
 
 
@@ -146,9 +148,10 @@ def _check_options(request: Request) -> None:
         raise _bad_option("priority", f"{request.priority} is outside {PRIORITIES[0]} to {PRIORITIES[-1]}")
     if not request.tenant or len(request.tenant) > MAX_KEY_LENGTH:
         raise _bad_option("tenant", f"a tenant has 1 to {MAX_KEY_LENGTH} characters")
-    key = request.idempotency_key
-    if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
-        raise _bad_option("idempotency_key", f"a key has 1 to {MAX_KEY_LENGTH} characters")
+    for option in ("idempotency_key", "concurrency_key"):
+        key = getattr(request, option)
+        if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
+            raise _bad_option(option, f"a key has 1 to {MAX_KEY_LENGTH} characters")
 
 
 def _check_webhook(url: str | None, *, can_tell: bool) -> None:

@@ -89,11 +89,29 @@ def _why_due(tx: Transaction, run: Row) -> tuple[list[str], str]:
         return [f"no live worker runs agent {run['agent']!r}"], "start one: `pilothouse worker`"
     if not any(_can_continue(worker, run) for worker in able):
         return _why_unknown_version(run, able)
+    if full := _full_limit(tx, run):
+        return [full], "wait; if it lasts, raise the limit in its agent"
     busy = sum(row["running"] for row in able)
     return (
         [f"it is due in lane {run['lane']}; {len(able)} workers run its agent and hold {busy} attempts"],
         "wait; if it lasts, add workers or slots for its lane",
     )
+
+
+def _full_limit(tx: Transaction, run: Row) -> str | None:
+    """The concurrency limit that keeps a run back."""
+    names = [{"name": run["agent"]}]
+    (agent,) = tx.fetch_many("agents_by_name", names)
+    running = sum(row["running"] for row in tx.fetch_many("running_by_agent", names))
+    if agent["max_running"] is not None and running >= agent["max_running"]:
+        return f"{running} runs of agent {run['agent']!r} run already, and max_running is {agent['max_running']}"
+    limit, key = agent["max_running_per_key"], run["concurrency_key"]
+    if limit is None or key is None:
+        return None
+    by_key = {row["concurrency_key"]: row["running"] for row in tx.fetch_many("running_by_key", names)}
+    if by_key.get(key, 0) < limit:
+        return None
+    return f"{by_key[key]} runs of its concurrency key {key!r} run already, and max_running_per_key is {limit}"
 
 
 def _can_continue(worker: Row, run: Row) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pilothouse import payloads
 from pilothouse.control import agents, audit
 from pilothouse.control.agents import AgentCard
-from pilothouse.control.attempts import AgentVersion
+from pilothouse.control.concurrency import AgentVersion
 from pilothouse.errors import Conflict, NotFound
 from pilothouse.store.database import Database, Row, Transaction
 

@@ -47,6 +47,12 @@ class Demand:
         reserved = {lane: max(0, own - other.reserved.get(lane, 0)) for lane, own in self.reserved.items()}
         return Demand(reserved, max(0, self.shared - other.shared))
 
+    def after(self, taken: Mapping[Lane, int]) -> Demand:
+        """What is left of it when `taken` runs of each lane have filled their lane's slots, and then shared ones."""
+        spilled = sum(max(0, taken.get(lane, 0) - own) for lane, own in self.reserved.items())
+        reserved = {lane: max(0, own - taken.get(lane, 0)) for lane, own in self.reserved.items()}
+        return Demand(reserved, max(0, self.shared - spilled))
+
     def only(self, lanes: Collection[Lane]) -> Demand:
         """The part of it that asks for `lanes`."""
         return Demand({lane: count for lane, count in self.reserved.items() if lane in lanes}, self.shared)

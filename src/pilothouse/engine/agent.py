@@ -9,7 +9,7 @@ from typing import Literal
 
 from pilothouse import payloads
 from pilothouse.control.agents import AgentCard
-from pilothouse.control.attempts import AgentVersion
+from pilothouse.control.concurrency import AgentVersion
 from pilothouse.domain.lanes import Lane
 from pilothouse.domain.retries import Backoff
 from pilothouse.engine.journal import StateMigration
@@ -29,6 +29,8 @@ class AgentOptions:
     `timeout_seconds` bounds one attempt (None: the setting `attempt_timeout_seconds`), `run_timeout_seconds` the
     whole run from when it is due. `fatal` are exception types after which another attempt would not help.
     `state_version` is the version of the checkpoints that the code writes; `migrations` lead to it from older ones.
+    `max_running` bounds how many runs of it run at once, on all workers, `max_running_per_key` those of one concurrency
+    key (None: any number).
     `isolation` "process" gives each attempt a process of its own, which may hold `memory_mb` megabytes (None: no limit)
     and sees, of the worker's environment, the variables named in `secrets`.
     """
@@ -44,6 +46,8 @@ class AgentOptions:
     state_version: int = 1
     migrations: Mapping[int, StateMigration] = field(default_factory=dict)
     description: str = ""
+    max_running: int | None = None
+    max_running_per_key: int | None = None
     isolation: Literal["none", "process"] = "none"
     memory_mb: int | None = None
     secrets: tuple[str, ...] = ()
@@ -78,6 +82,8 @@ class Agent:
             output_schema=output_schema,
             state_version=self.version.newest,
             fingerprint=self.version.fingerprint,
+            max_running=options.max_running,
+            max_running_per_key=options.max_running_per_key,
         )
 
 
@@ -87,9 +93,10 @@ def make_agent(name: str, handler: Handler, options: AgentOptions) -> Agent:
         raise ConfigError(f"agent {name!r}: its handler is {handler!r}, which cannot be called; give a function")
     if not name or len(name) > 255 or name != name.strip():
         raise ConfigError(f"agent {name!r}: a name has 1 to 255 characters and no space around it")
-    for option in ("max_attempts", "max_losses"):
-        if getattr(options, option) < 1:
-            raise ConfigError(f"agent {name!r}: {option} is {getattr(options, option)}; it must be at least 1")
+    for option in ("max_attempts", "max_losses", "max_running", "max_running_per_key"):
+        value = getattr(options, option)
+        if value is not None and value < 1:
+            raise ConfigError(f"agent {name!r}: {option} is {value}; it must be at least 1")
     for option in ("timeout_seconds", "run_timeout_seconds"):
         value = getattr(options, option)
         if value is not None and value <= 0:
@@ -125,7 +132,14 @@ def _version(name: str, handler: Handler, options: AgentOptions) -> AgentVersion
     oldest = options.state_version
     while oldest - 1 in options.migrations:
         oldest -= 1
-    return AgentVersion(name, oldest, options.state_version, _fingerprint(handler, options.state_version))
+    return AgentVersion(
+        name,
+        oldest,
+        options.state_version,
+        _fingerprint(handler, options.state_version),
+        options.max_running,
+        options.max_running_per_key,
+    )
 
 
 def _fingerprint(handler: Handler, state_version: int) -> str:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilothouse.control import attempts, runs
-from pilothouse.control.attempts import AgentVersion, AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
+from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
+from pilothouse.control.concurrency import AgentVersion
 from pilothouse.domain.lanes import Demand, Lane
 from pilothouse.domain.runs import RunState
 from pilothouse.engine.patience import patiently

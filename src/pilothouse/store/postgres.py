@@ -25,6 +25,11 @@ from pilothouse.store.statements import SqlTexts, load_statements
 MAX_WAITING = 10_000
 MAX_BLOCKING = 4
 CLOSE_SECONDS = 10.0
+PLANNING = "-c jit=off -c plan_cache_mode=force_generic_plan"
+"""The planner cannot know that a walk along an index is short: it would compile the claim anew for each connection, and
+plan it anew for each claim, which takes longer than the claim. A pooler refuses options; there the role is set so.
+"""
+
 _DEFAULTS = {
     "connect_timeout": "5",
     "keepalives_idle": "30",
@@ -213,7 +218,8 @@ def parse_target(url: str) -> Target:
     location = (
         f"{given.get('host', 'localhost')}:{given.get('port', '5432')}/{given.get('dbname', given.get('user', ''))}"
     )
-    return Target({**_DEFAULTS, **given}, location, is_pooled)
+    own = {} if is_pooled else {"options": f"{given.get('options', '')} {PLANNING}".strip()}
+    return Target({**_DEFAULTS, **given, **own}, location, is_pooled)
 
 
 def _read_url(url: str) -> tuple[dict[str, Any], bool]:

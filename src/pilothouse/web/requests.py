@@ -22,6 +22,9 @@ class Submit(Body):
     )
     idempotency_key: Text | None = Field(None, description="Submitting twice with it yields one run.")
     tenant: Text | None = Field(None, description="Whom the run belongs to: the key's tenant, else `default`.")
+    concurrency_key: Text | None = Field(
+        None, description="Runs of one key share the agent's `max_running_per_key` slots."
+    )
     webhook_url: Text | None = Field(None, description="Told by a signed POST when the run has ended.")
 
 

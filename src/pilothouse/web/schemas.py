@@ -238,6 +238,8 @@ class Agent(BaseModel):
     output_schema: Any
     state_version: int
     fingerprint: str = Field(description="Changes with the code of the agent's handler.")
+    max_running: int | None = Field(description="Runs of it that run at once, at most; null: any number.")
+    max_running_per_key: int | None = Field(description="The same for the runs of one concurrency key.")
     registered_at: datetime
     registered_by: str
 

@@ -1,13 +1,13 @@
 -- name: insert_checkpoints
 -- Written only while the attempt holds its run. A step whose failure ended an earlier attempt may be written again.
+-- A scalar subquery is one probe per row; of a join PostgreSQL may make a scan, while it has no statistics of a new table.
 INSERT INTO checkpoints (run_id, key, attempt, kind, request_hash, request, state, result, error, tries,
     state_version, started_at, finished_at)
 SELECT item.run_id, item.key, item.attempt, item.kind, item.request_hash, item.request, item.state, item.result,
     item.error, item.tries, item.state_version, item.started_at, item.finished_at
 FROM @rows(run_id text, key text, attempt integer, kind text, request_hash text, request text, state text,
     result text, error text, tries integer, state_version integer, started_at bigint, finished_at bigint) AS item
-JOIN runs ON runs.id = item.run_id
-WHERE runs.state = 'running' AND runs.attempt = item.attempt
+WHERE (SELECT runs.state = 'running' AND runs.attempt = item.attempt FROM runs WHERE runs.id = item.run_id)
 ON CONFLICT (run_id, key) DO UPDATE SET attempt = excluded.attempt, kind = excluded.kind,
     request_hash = excluded.request_hash, request = excluded.request, state = excluded.state,
     result = excluded.result, error = excluded.error, tries = checkpoints.tries + excluded.tries,

@@ -81,13 +81,15 @@ HAVING sum(kept) <> sum(found)
 LIMIT :limit
 
 -- name: check_tenant_counters
-SELECT tenant AS id, 'counter ' || sum(kept) || ', rows ' || sum(found) AS found
+SELECT tenant || '/' || lane AS id, 'counter ' || sum(kept) || ', rows ' || sum(found) AS found
 FROM (
-    SELECT label AS tenant, value AS kept, 0 AS found FROM counters WHERE name = 'queued'
+    SELECT label AS tenant, lane, value AS kept, 0 AS found FROM counters WHERE name IN ('queued', 'running')
     UNION ALL
-    SELECT tenant, 0, 1 FROM runs WHERE state = 'queued'
+    SELECT tenant, '', 0, 1 FROM runs WHERE state = 'queued'
+    UNION ALL
+    SELECT tenant, lane, 0, 1 FROM runs WHERE state = 'running'
 ) AS both_sides
-GROUP BY tenant
+GROUP BY tenant, lane
 HAVING sum(kept) <> sum(found)
 LIMIT :limit
 

@@ -23,31 +23,63 @@ WITH RECURSIVE room AS MATERIALIZED (
          WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
              AND priority < levels.priority)
     FROM levels WHERE levels.priority IS NOT NULL
+), shares (lane, reserved, lane_rank, agent, oldest, newest, priority, tenant) AS (
+    SELECT lane, reserved, lane_rank, agent, oldest, newest, priority,
+        (SELECT min(tenant) FROM runs
+         WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent AND priority = levels.priority)
+    FROM levels WHERE levels.priority IS NOT NULL
+    UNION ALL
+    SELECT lane, reserved, lane_rank, agent, oldest, newest, priority,
+        (SELECT min(tenant) FROM runs
+         WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent AND priority = shares.priority
+             AND tenant > shares.tenant)
+    FROM shares WHERE shares.tenant IS NOT NULL
+), open AS MATERIALIZED (
+    SELECT shares.*, coalesce((
+        SELECT sum(value) FROM counters
+        WHERE name = 'running' AND agent = '' AND lane = shares.lane AND label = shares.tenant), 0)::bigint AS running
+    FROM shares
+    WHERE :now >= (
+        SELECT min(available_at) FROM runs
+        WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent
+            AND priority = shares.priority AND tenant = shares.tenant)
 ), picked AS MATERIALIZED (
-    SELECT due.*, levels.reserved, levels.lane_rank
-    FROM levels CROSS JOIN LATERAL (
+    SELECT due.*, open.reserved, open.lane_rank, open.running
+    FROM open CROSS JOIN LATERAL (
         SELECT id, state, tenant, agent, lane, priority, available_at, attempt, failures, losses, max_attempts,
-            max_losses, input, parent_id, root_id, deadline_at, created_at, cancel_requested_at
+            max_losses, input, parent_id, root_id, deadline_at, created_at, cancel_requested_at,
+            concurrency_key
         FROM runs
-        WHERE runs.available_at <= :now AND runs.lane = levels.lane AND runs.agent = levels.agent
-            AND runs.priority = levels.priority
-            AND (runs.state_version IS NULL OR runs.state_version BETWEEN levels.oldest AND levels.newest)
-        ORDER BY runs.available_at LIMIT :most
+        WHERE runs.available_at <= :now AND runs.lane = open.lane AND runs.agent = open.agent
+            AND runs.priority = open.priority AND runs.tenant = open.tenant
+            AND (runs.state_version IS NULL OR runs.state_version BETWEEN open.oldest AND open.newest)
+            AND (runs.concurrency_key IS NULL OR NOT EXISTS (
+                SELECT 1 FROM jsonb_to_recordset(:full_keys::jsonb) AS kept(agent text, key text)
+                WHERE kept.agent = runs.agent AND kept.key = runs.concurrency_key))
+        ORDER BY runs.available_at
+        LIMIT (SELECT CASE WHEN count(*) <= 64 THEN :most::bigint ELSE greatest(1, 64 * :most::bigint / count(*)) END
+               FROM open)
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS due
-), placed AS (
-    SELECT id, lane_rank, available_at, reserved,
-        row_number() OVER (PARTITION BY lane ORDER BY priority DESC, available_at, id) AS place
+), turns AS (
+    SELECT id, lane, priority, available_at, reserved,
+        lane_rank + running - min(running) OVER (PARTITION BY lane) AS handicap,
+        running + row_number() OVER (PARTITION BY lane, priority, tenant ORDER BY available_at, id) AS turn
     FROM picked
+), placed AS (
+    SELECT id, handicap, available_at, reserved,
+        row_number() OVER (PARTITION BY lane ORDER BY priority DESC, turn, available_at, id) AS place
+    FROM turns
 ), ranked AS (
     SELECT id, place <= reserved AS has_own_slot,
         row_number() OVER (
-            PARTITION BY place <= reserved ORDER BY available_at + lane_rank * :ageing_us::bigint, lane_rank, place
+            PARTITION BY place <= reserved ORDER BY available_at + handicap * :ageing_us::bigint, handicap, place
         ) AS shared_place
     FROM placed
 )
 SELECT picked.id, state AS was, tenant, agent, lane, attempt + 1 AS attempt, failures, losses, max_attempts, max_losses,
-    input, parent_id, root_id, deadline_at, created_at, cancel_requested_at, :now AS claimed_at
+    input, parent_id, root_id, deadline_at, created_at, cancel_requested_at, concurrency_key,
+    :now AS claimed_at
 FROM ranked JOIN picked ON picked.id = ranked.id
 WHERE has_own_slot OR shared_place <= :shared
 
@@ -64,10 +96,21 @@ WITH RECURSIVE levels (lane, agent, oldest, newest, priority) AS (
          WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
              AND priority < levels.priority)
     FROM levels WHERE levels.priority IS NOT NULL
+), shares (lane, agent, oldest, newest, priority, tenant) AS (
+    SELECT lane, agent, oldest, newest, priority,
+        (SELECT min(tenant) FROM runs
+         WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent AND priority = levels.priority)
+    FROM levels WHERE levels.priority IS NOT NULL
+    UNION ALL
+    SELECT lane, agent, oldest, newest, priority,
+        (SELECT min(tenant) FROM runs
+         WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent AND priority = shares.priority
+             AND tenant > shares.tenant)
+    FROM shares WHERE shares.tenant IS NOT NULL
 )
 SELECT min((SELECT min(available_at) FROM runs
-            WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
-                AND priority = levels.priority
-                AND (state_version IS NULL OR state_version BETWEEN levels.oldest AND levels.newest))) AS due_at,
+            WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent
+                AND priority = shares.priority AND tenant = shares.tenant
+                AND (state_version IS NULL OR state_version BETWEEN shares.oldest AND shares.newest))) AS due_at,
     :now AS now
-FROM levels
+FROM shares

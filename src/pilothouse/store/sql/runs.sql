@@ -1,14 +1,15 @@
 -- name: insert_runs
 -- A key that exists already inserts nothing; the caller then reads what is there.
 INSERT INTO runs (id, tenant, agent, lane, priority, state, available_at, max_attempts, max_losses,
-    run_timeout_us, deadline_at, input, idempotency_key, parent_id, root_id, webhook_url, created_at)
+    run_timeout_us, deadline_at, input, idempotency_key, parent_id, root_id, webhook_url,
+    concurrency_key, created_at)
 SELECT item.id, item.tenant, item.agent, item.lane, item.priority, 'queued', coalesce(item.available_at, :now),
     item.max_attempts, item.max_losses, item.run_timeout_us,
     coalesce(item.available_at, :now) + item.run_timeout_us,
-    item.input, item.idempotency_key, item.parent_id, item.root_id, item.webhook_url, :now
+    item.input, item.idempotency_key, item.parent_id, item.root_id, item.webhook_url, item.concurrency_key, :now
 FROM @rows(id text, tenant text, agent text, lane text, priority integer, available_at bigint, max_attempts integer,
     max_losses integer, run_timeout_us bigint, input text, idempotency_key text, parent_id text, root_id text,
-    webhook_url text) AS item
+    webhook_url text, concurrency_key text) AS item
 WHERE true
 ON CONFLICT DO NOTHING
 RETURNING id
@@ -58,9 +59,11 @@ ORDER BY id DESC
 LIMIT :limit
 
 -- name: pick_runs
--- For each lane that has room and each agent this worker knows: walk the priorities that exist (`levels`, one index
--- probe each), take the oldest due rows of each, then let lanes fill their reserved slots and compete for shared ones.
--- A lane's rank costs it one ageing interval each, so that an old run of a lower lane comes before a young one above.
+-- For each lane that has room and each agent this worker knows: walk the priorities that exist (`levels`) and the tenants
+-- of each (`shares`), one index probe each; take the oldest due rows of each share, so that a tenant's turn comes by how
+-- many of its runs run already; then let lanes fill their reserved slots and compete for shared ones. A lane's rank costs
+-- it one ageing interval each, so that an old run of a lower lane comes before a young one above; so does each run that a
+-- tenant runs more than another. Where many tenants have something due, a few rows of each are enough.
 WITH RECURSIVE room AS (
     SELECT item.value ->> 'lane' AS lane, item.value ->> 'reserved' AS reserved, item.value ->> 'rank' AS lane_rank
     FROM json_each(:room) AS item
@@ -76,35 +79,66 @@ WITH RECURSIVE room AS (
          WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
              AND priority < levels.priority)
     FROM levels WHERE levels.priority IS NOT NULL
+), shares (lane, reserved, lane_rank, agent, oldest, newest, priority, tenant) AS (
+    SELECT lane, reserved, lane_rank, agent, oldest, newest, priority,
+        (SELECT min(tenant) FROM runs
+         WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent AND priority = levels.priority)
+    FROM levels WHERE levels.priority IS NOT NULL
+    UNION ALL
+    SELECT lane, reserved, lane_rank, agent, oldest, newest, priority,
+        (SELECT min(tenant) FROM runs
+         WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent AND priority = shares.priority
+             AND tenant > shares.tenant)
+    FROM shares WHERE shares.tenant IS NOT NULL
+), open AS MATERIALIZED (
+    SELECT shares.*, coalesce((
+        SELECT sum(value) FROM counters
+        WHERE name = 'running' AND agent = '' AND lane = shares.lane AND label = shares.tenant), 0) AS running
+    FROM shares
+    WHERE :now >= (
+        SELECT min(available_at) FROM runs
+        WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent
+            AND priority = shares.priority AND tenant = shares.tenant)
 ), picked AS MATERIALIZED (
-    SELECT runs.rowid AS row, runs.id, runs.priority, runs.available_at, levels.lane, levels.reserved, levels.lane_rank
-    FROM levels JOIN runs ON runs.rowid IN (
+    SELECT runs.rowid AS row, runs.id, runs.priority, runs.available_at, runs.tenant, open.lane, open.reserved,
+        open.lane_rank, open.running
+    FROM open JOIN runs ON runs.rowid IN (
         SELECT rowid FROM runs AS due
-        WHERE due.available_at <= :now AND due.lane = levels.lane AND due.agent = levels.agent
-            AND due.priority = levels.priority
-            AND (due.state_version IS NULL OR due.state_version BETWEEN levels.oldest AND levels.newest)
-        ORDER BY due.available_at LIMIT :most
+        WHERE due.available_at <= :now AND due.lane = open.lane AND due.agent = open.agent
+            AND due.priority = open.priority AND due.tenant = open.tenant
+            AND (due.state_version IS NULL OR due.state_version BETWEEN open.oldest AND open.newest)
+            AND (due.concurrency_key IS NULL OR NOT EXISTS (
+                SELECT 1 FROM json_each(:full_keys) AS kept
+                WHERE kept.value ->> 'agent' = due.agent AND kept.value ->> 'key' = due.concurrency_key))
+        ORDER BY due.available_at
+        LIMIT (SELECT CASE WHEN count(*) <= 64 THEN :most ELSE max(1, 64 * :most / count(*)) END FROM open)
     )
-), placed AS (
-    SELECT row, lane_rank, available_at, reserved,
-        row_number() OVER (PARTITION BY lane ORDER BY priority DESC, available_at, id) AS place
+), turns AS (
+    SELECT row, id, lane, priority, available_at, reserved,
+        lane_rank + running - min(running) OVER (PARTITION BY lane) AS handicap,
+        running + row_number() OVER (PARTITION BY lane, priority, tenant ORDER BY available_at, id) AS turn
     FROM picked
+), placed AS (
+    SELECT row, handicap, available_at, reserved,
+        row_number() OVER (PARTITION BY lane ORDER BY priority DESC, turn, available_at, id) AS place
+    FROM turns
 ), ranked AS (
     SELECT row, place <= reserved AS has_own_slot,
         row_number() OVER (
-            PARTITION BY place <= reserved ORDER BY available_at + lane_rank * :ageing_us, lane_rank, place
+            PARTITION BY place <= reserved ORDER BY available_at + handicap * :ageing_us, handicap, place
         ) AS shared_place
     FROM placed
 )
 SELECT json_group_array(json_object('id', id, 'was', state, 'tenant', tenant, 'agent', agent, 'lane', lane,
     'attempt', attempt + 1, 'failures', failures, 'losses', losses, 'max_attempts', max_attempts,
     'max_losses', max_losses, 'input', input, 'parent_id', parent_id, 'root_id', root_id, 'deadline_at', deadline_at,
-    'created_at', created_at, 'cancel_requested_at', cancel_requested_at, 'claimed_at', :now)) AS rows_json
+    'created_at', created_at, 'cancel_requested_at', cancel_requested_at, 'concurrency_key', concurrency_key,
+    'claimed_at', :now)) AS rows_json
 FROM ranked JOIN runs ON runs.rowid = ranked.row
 WHERE has_own_slot OR shared_place <= :shared
 
 -- name: next_due
--- When the next run of these agents becomes eligible: at most one index probe per lane, agent and priority.
+-- When the next run of these agents becomes eligible: one index probe per lane, agent, priority and tenant that exists.
 WITH RECURSIVE levels (lane, agent, oldest, newest, priority) AS (
     SELECT lanes.value, agents.value ->> 'name', agents.value ->> 'oldest', agents.value ->> 'newest',
         (SELECT max(priority) FROM runs
@@ -116,13 +150,24 @@ WITH RECURSIVE levels (lane, agent, oldest, newest, priority) AS (
          WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
              AND priority < levels.priority)
     FROM levels WHERE levels.priority IS NOT NULL
+), shares (lane, agent, oldest, newest, priority, tenant) AS (
+    SELECT lane, agent, oldest, newest, priority,
+        (SELECT min(tenant) FROM runs
+         WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent AND priority = levels.priority)
+    FROM levels WHERE levels.priority IS NOT NULL
+    UNION ALL
+    SELECT lane, agent, oldest, newest, priority,
+        (SELECT min(tenant) FROM runs
+         WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent AND priority = shares.priority
+             AND tenant > shares.tenant)
+    FROM shares WHERE shares.tenant IS NOT NULL
 )
 SELECT min((SELECT min(available_at) FROM runs
-            WHERE available_at IS NOT NULL AND lane = levels.lane AND agent = levels.agent
-                AND priority = levels.priority
-                AND (state_version IS NULL OR state_version BETWEEN levels.oldest AND levels.newest))) AS due_at,
+            WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent
+                AND priority = shares.priority AND tenant = shares.tenant
+                AND (state_version IS NULL OR state_version BETWEEN shares.oldest AND shares.newest))) AS due_at,
     :now AS now
-FROM levels
+FROM shares
 
 -- name: take_runs
 -- Those that were just picked: nobody else can have them.
@@ -150,7 +195,7 @@ SET state = CASE
         WHEN item.state IN ('succeeded', 'failed', 'cancelled') OR cancel_requested_at IS NOT NULL THEN :now END
 FROM @rows(run_id text, attempt integer, state text, delay_us bigint, wake_at bigint, output text, error text,
     failure integer, loss integer) AS item
-WHERE runs.id = item.run_id AND runs.attempt = item.attempt AND runs.state = 'running'
+WHERE runs.id = item.run_id AND (runs.attempt = item.attempt AND runs.state = 'running') IS TRUE
 RETURNING runs.id, runs.tenant, runs.agent, runs.lane, runs.state, runs.attempt, runs.parent_id, runs.started_at,
     runs.finished_at, runs.webhook_url
 
@@ -226,18 +271,27 @@ SELECT runs.id, runs.state, runs.output, runs.error, runs.parent_id
 FROM @rows(id text) AS item JOIN runs ON runs.id = item.id
 
 -- name: oldest_due
--- One index probe per priority that exists.
+-- One index probe per priority and tenant that exists.
 WITH RECURSIVE levels (priority) AS (
     SELECT max(priority) FROM runs WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent
     UNION ALL
     SELECT (SELECT max(priority) FROM runs
             WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent AND priority < levels.priority)
     FROM levels WHERE levels.priority IS NOT NULL
+), shares (priority, tenant) AS (
+    SELECT priority, (SELECT min(tenant) FROM runs
+                      WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent AND priority = levels.priority)
+    FROM levels WHERE levels.priority IS NOT NULL
+    UNION ALL
+    SELECT priority, (SELECT min(tenant) FROM runs
+                      WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent AND priority = shares.priority
+                          AND tenant > shares.tenant)
+    FROM shares WHERE shares.tenant IS NOT NULL
 )
 SELECT min((SELECT min(available_at) FROM runs
             WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent
-                AND priority = levels.priority)) AS oldest, :now AS now
-FROM levels
+                AND priority = shares.priority AND tenant = shares.tenant)) AS oldest, :now AS now
+FROM shares
 
 -- name: current_instant
 SELECT :now AS now

@@ -136,6 +136,7 @@ def _request_of(data: object, caller: Caller) -> runs.Request:
         idempotency_key=body.idempotency_key,
         tenant=caller.own_tenant(body.tenant) or DEFAULT_TENANT,
         webhook_url=body.webhook_url,
+        concurrency_key=body.concurrency_key,
     )
 
 
