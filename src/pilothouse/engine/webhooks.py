@@ -6,10 +6,11 @@ Headers `webhook-id` (the same for every attempt, so that a receiver can tell a 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilothouse import __version__, payloads
 from pilothouse.control import runs
@@ -20,6 +21,9 @@ from pilothouse.engine.agent import Agent, AgentOptions, make_agent
 from pilothouse.engine.context import Context
 from pilothouse.errors import ConfigError, FatalError, NotFound, RunError
 from pilothouse.store.database import Database
+
+if TYPE_CHECKING:
+    import httpx2
 
 TIMEOUT_SECONDS = 10.0
 MAX_ATTEMPTS = 10
@@ -82,12 +86,29 @@ async def _post(url: str, body: str, headers: dict[str, str]) -> int:
     import httpx2
 
     try:
-        async with httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False) as http:
-            answer = await http.post(url, content=body.encode(), headers=headers)
+        async with (
+            asyncio.timeout(TIMEOUT_SECONDS),
+            httpx2.AsyncClient(follow_redirects=False) as http,
+            http.stream("POST", url, content=body.encode(), headers=headers) as answer,
+        ):
+            status = answer.status_code
+            told = "" if answer.is_success else await _beginning(answer)
+    except TimeoutError as error:
+        raise RunError(f"the receiver did not answer within {TIMEOUT_SECONDS:g} s") from error
     except httpx2.HTTPError as error:
         raise RunError(f"{type(error).__name__}: {error}") from error
-    if answer.status_code == GONE:
+    if status == GONE:
         raise FatalError("the receiver answered 410: it wants no more of these")
     if not answer.is_success:
-        raise RunError(f"the receiver answered {answer.status_code}: {answer.text[:ANSWER_SHOWN]}")
-    return answer.status_code
+        raise RunError(f"the receiver answered {status}: {told}")
+    return status
+
+
+async def _beginning(answer: httpx2.Response) -> str:
+    """As much of an answer as is shown; its rest is not read, however long it is."""
+    text = ""
+    async for part in answer.aiter_text():
+        text += part
+        if len(text) >= ANSWER_SHOWN:
+            break
+    return text[:ANSWER_SHOWN]
