@@ -20,14 +20,18 @@ from pilothouse.errors import (
     ConfigError,
     Conflict,
     FieldError,
+    Forbidden,
     InvalidInput,
     NotFound,
     PilothouseError,
+    QueueFull,
+    RateLimited,
     Refused,
     SchemaError,
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
+    TryLater,
 )
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -43,6 +47,9 @@ SILENCE_SECONDS = 60.0
 _ERRORS: Mapping[str, type[PilothouseError]] = {
     "not_found": NotFound,
     "conflict": Conflict,
+    "forbidden": Forbidden,
+    "queue_full": QueueFull,
+    "rate_limited": RateLimited,
     "store_unavailable": StoreUnavailable,
     "store_full": StoreFull,
     "store_read_only": StoreReadOnly,
@@ -153,7 +160,7 @@ def error_of(response: httpx2.Response) -> PilothouseError:
         fields = [FieldError(each["field"], each["message"]) for each in problem.get("errors", ())]
         return InvalidInput(detail, fields)
     kind = _ERRORS.get(code, Refused if response.status_code < 500 else PilothouseError)
-    if issubclass(kind, StoreUnavailable):
+    if issubclass(kind, (StoreUnavailable, TryLater)):
         return kind(detail, retry_after_seconds=float(response.headers.get("retry-after", "5")))
     return kind(detail)
 
@@ -229,8 +236,9 @@ def _sent(call: Call) -> dict[str, Any]:
 class Client:
     """A blocking client. `api_key` goes along as a bearer token, `timeout_seconds` bounds each request.
 
-    Every method raises NotFound, Conflict, InvalidInput (whose `fields` name what does not fit) or StoreUnavailable,
-    the latter after a few tries where trying again is safe. Use it as a context manager, or `close` it.
+    Every method raises NotFound, Conflict, InvalidInput (whose `fields` name what does not fit), Forbidden, QueueFull,
+    RateLimited or StoreUnavailable, the latter after a few tries where trying again is safe. Use it as a context
+    manager, or `close` it.
     """
 
     def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None, *, timeout_seconds: float = 30.0) -> None:

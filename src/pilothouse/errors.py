@@ -90,17 +90,24 @@ class Forbidden(Refused):
     code = "forbidden"
 
 
-class QueueFull(Refused):
-    """The queue of a lane or of a tenant is full; nothing was stored, try again later."""
+class TryLater(Refused):
+    """Too much at once; nothing was stored. `retry_after_seconds` says when to try again."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFull(TryLater):
+    """The queue of a lane or of a tenant is full."""
 
     code = "queue_full"
 
-    def __init__(self, kind: str, name: str, limit: int, *, retry_after_seconds: float) -> None:
-        super().__init__(
-            f"the queue of {kind} {name!r} is full: {limit} runs wait in it; try again in {retry_after_seconds:.0f} s, "
-            f"add workers, or raise max_queued_per_{kind}"
-        )
-        self.retry_after_seconds = retry_after_seconds
+
+class RateLimited(TryLater):
+    """The caller makes more requests than its rate limit allows."""
+
+    code = "rate_limited"
 
 
 # --- inside a run ------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_the_other_nouns_answer(up: Shell) -> None:
     assert up("db", "storage", "--json").json["total_bytes"] > 0
     assert "pilothouse.toml" in up("config", "show").out
     checked = up("db", "check")
-    assert (checked.code, "all 12 invariants hold" in checked.out) == (0, True)
+    assert (checked.code, "all 13 invariants hold" in checked.out) == (0, True)
 
 
 def test_unknown_things_are_refused_with_what_to_do(up: Shell) -> None:
@@ -208,7 +208,7 @@ def test_a_reader_that_goes_away_is_no_error(up: Shell) -> None:
 def test_a_terminal_that_knows_few_characters_shows_the_others_as_it_can(up: Shell) -> None:
     said = up("db", "check", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
 
-    assert (said.code, "all 12 invariants hold" in said.out) == (0, True), said.err
+    assert (said.code, "all 13 invariants hold" in said.out) == (0, True), said.err
 
 
 def test_the_audit_is_verified_and_a_copy_of_it_too(up: Shell) -> None:

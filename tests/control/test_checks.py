@@ -24,6 +24,7 @@ CORRUPTIONS = {
     "no waiting run that waits for nothing": "DELETE FROM waits",
     "run counters equal the rows they count": "UPDATE counters SET value = value + 1 WHERE name = 'runs'",
     "counters of tenants equal the rows they count": "UPDATE counters SET value = 9 WHERE name = 'queued'",
+    "every large payload that is referred to is there": "UPDATE runs SET input = 'blob:0' WHERE state = 'succeeded'",
     "attempt counters equal the rows they count": "UPDATE counters SET value = value + 1 WHERE name = 'attempts'",
 }
 

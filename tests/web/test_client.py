@@ -8,13 +8,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from pilothouse import App, AsyncClient, Client, Context
-from pilothouse.client import EventReader
+from pilothouse.client import EventReader, error_of
 from pilothouse.config import load_settings
 from pilothouse.domain.retries import Backoff
-from pilothouse.errors import Conflict, InvalidInput, NotFound, Refused, StoreUnavailable
+from pilothouse.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    QueueFull,
+    RateLimited,
+    Refused,
+    StoreUnavailable,
+    TryLater,
+)
 from pilothouse.platform import Platform
 from pilothouse.store.migrations import migrate
 
@@ -114,12 +124,15 @@ async def test_errors_are_those_of_the_verbs(url: str) -> None:
 async def test_options_reach_the_run(url: str) -> None:
     at = datetime.now(UTC) + timedelta(hours=1)
     async with AsyncClient(url) as client:
-        submitted = await client.submit("double", {"n": 1}, lane="low", priority=3, at=at, tenant="acme")
+        submitted = await client.submit(
+            "double", {"n": 1}, lane="low", priority=3, at=at, tenant="acme", concurrency_key="c"
+        )
         run = await client.get(submitted["id"])
         cancelled = await client.cancel(submitted["id"], reason="not needed")
 
     assert (run["lane"], run["priority"], run["tenant"], run["state"]) == ("low", 3, "acme", "queued")
     assert datetime.fromisoformat(run["available_at"]) == at
+    assert run["concurrency_key"] == "c"
     assert cancelled["state"] == "cancelled"
 
 
@@ -205,3 +218,15 @@ def test_a_cut_stream_resumes_after_its_last_whole_event() -> None:
     assert [(event.id, event.name, event.data) for event in events] == [("7", "state", {"a": 1})]
     assert reader.headers == {"Last-Event-ID": "7"}
     assert reader.read("") is None
+
+
+@pytest.mark.parametrize(("code", "kind"), [("queue_full", QueueFull), ("rate_limited", RateLimited)])
+def test_who_is_told_to_wait_knows_how_long(code: str, kind: type[TryLater]) -> None:
+    request = httpx2.Request("POST", "http://localhost/api/v1/runs")
+    problem = {"detail": "too much", "code": code}
+    answer = httpx2.Response(429, json=problem, headers={"Retry-After": "7"}, request=request)
+
+    error = error_of(answer)
+
+    assert type(error) is kind
+    assert (str(error), error.retry_after_seconds) == ("too much", 7.0)

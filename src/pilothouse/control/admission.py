@@ -37,9 +37,14 @@ class Admission:
         for queue in queues:
             limit = self._limits[queue[0]]
             if self._depths[queue] >= limit:
-                return QueueFull(*queue, limit, retry_after_seconds=RETRY_AFTER_SECONDS)
+                return _full(*queue, limit)
         self._depths.update(queues)
         return row
+
+
+def _full(kind: str, name: str, limit: int) -> QueueFull:
+    told = f"the queue of {kind} {name!r} is full: {limit} runs wait in it; try again in {RETRY_AFTER_SECONDS:.0f} s"
+    return QueueFull(f"{told}, add workers, or raise max_queued_per_{kind}", retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _read_depths(tx: Transaction) -> Counter[Queue]:

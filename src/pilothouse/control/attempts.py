@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pilothouse import payloads
-from pilothouse.control import audit, cancels, counters, runs, waits, webhooks
+from pilothouse.control import audit, blobs, cancels, counters, runs, waits, webhooks
 from pilothouse.control.concurrency import AgentVersion, Headroom
 from pilothouse.control.waits import Wait
 from pilothouse.domain.lanes import AGEING_SECONDS, LANE_ORDER, Demand, Lane
@@ -138,7 +138,7 @@ def _start(tx: Transaction, worker_id: str, agents: Sequence[AgentVersion], take
     tx.send_many("start_attempts", [_attempt_row(row, worker_id) for row in taken])
     tx.send_many("delete_waits", [{"id": row["id"]} for row in taken if row["was"] == RunState.WAITING])
     _record_claims(tx, taken, worker_id)
-    return [_claimed(row) for row in taken]
+    return [_claimed(row) for row in blobs.unpack(tx, taken, "input")]
 
 
 def _taken_row(row: Row, agent: AgentVersion) -> Row:
@@ -267,7 +267,10 @@ def _insert_checkpoints(tx: Transaction, checkpoints: Sequence[Checkpoint]) -> s
         }
         for c in checkpoints
     ]
-    return {(row["run_id"], row["key"]) for row in tx.fetch_many("insert_checkpoints", rows)}
+    packed = blobs.pack(rows, "result", run_id="run_id")
+    stored = {(row["run_id"], row["key"]) for row in tx.fetch_many("insert_checkpoints", packed.rows)}
+    packed.keep(tx, {run_id for run_id, _ in stored})
+    return stored
 
 
 def _insert_children(tx: Transaction, parents: Sequence[Checkpoint], planned: Mapping[str, Row | Exception]) -> None:
@@ -303,7 +306,9 @@ def settle_attempts(tx: Transaction, settlements: Sequence[Settlement], *, princ
     if not settlements:
         return set()
     lock_families(tx, settlements)
-    settled = tx.fetch_many("settle_runs", [_settle_row(s) for s in settlements])
+    packed = blobs.pack([_settle_row(s) for s in settlements], "output", run_id="run_id")
+    settled = tx.fetch_many("settle_runs", packed.rows)
+    packed.keep(tx, {row["id"] for row in settled})
     by_key = {s.key: s for s in settlements}
     tx.send_many("finish_attempts", [_finish_row(by_key[row["id"], row["attempt"]]) for row in settled])
     _mark_failed_steps(tx, settlements)
@@ -394,10 +399,11 @@ def find_written(
     """Which of the checkpoints, as (run id, key), and which of the settlements this worker's attempts have written."""
     keys = [{"run_id": c.run_id, "key": c.key, "attempt": c.attempt} for c in checkpoints]
     numbers = [{"run_id": s.run_id, "number": s.attempt} for s in settlements]
+    held = tx.fetch_all("held_runs", worker_id=worker_id)
     return Found(
         stored={(row["run_id"], row["key"]) for row in tx.fetch_many("own_checkpoints", keys)},
         ended={(row["run_id"], row["number"]) for row in tx.fetch_many("ended_attempts", numbers)},
-        held=[_claimed(row) for row in tx.fetch_all("held_runs", worker_id=worker_id)],
+        held=[_claimed(row) for row in blobs.unpack(tx, held, "input")],
     )
 
 

@@ -49,6 +49,7 @@ INVARIANTS = (
     Invariant("no waiting run that waits for nothing", "check_wait_without_end", "runs"),
     Invariant("run counters equal the rows they count", "check_run_counters", "runs"),
     Invariant("counters of tenants equal the rows they count", "check_tenant_counters", "runs"),
+    Invariant("every large payload that is referred to is there", "check_lost_blobs", "runs"),
     Invariant("attempt counters equal the rows they count", "check_attempt_counters", "attempts"),
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pilothouse.clock import first_id, isoformat
-from pilothouse.control import audit, counters
+from pilothouse.control import audit, blobs, counters
 from pilothouse.control.instants import now
 from pilothouse.store.database import Database, Row, Transaction
 
@@ -28,8 +28,15 @@ class Pruner:
             pruned = await self.db.transaction(lambda tx: prune_batch(tx, keep_us=self.keep_us, after=self._after))
             if len(pruned) < BATCH:
                 self._after = ""  # what was kept this time may be ripe the next
+                await self._sweep()
                 return
             self._after = pruned[-1]
+
+    async def _sweep(self) -> None:
+        """Takes out what pruned runs alone had referred to."""
+        for _ in range(BATCHES_PER_TURN):
+            if await self.db.transaction(blobs.sweep) < blobs.SWEPT_AT_ONCE:
+                return
 
 
 def prune_batch(tx: Transaction, *, keep_us: int, after: str = "") -> list[str]:
@@ -49,6 +56,7 @@ def prune_batch(tx: Transaction, *, keep_us: int, after: str = "") -> list[str]:
         "prune_runs",
     ):
         tx.send_many(statement, ids)
+    blobs.release(tx, [row["id"] for row in rows])
     reason = f"{len(rows)} runs that had ended before {isoformat(before)}"
     audit.record(tx, [audit.entry("runs.pruned", "retention", "runs", principal="system:retention", reason=reason)])
     return [row["id"] for row in rows]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pilothouse import payloads
 from pilothouse.clock import SystemClock, new_id
-from pilothouse.control import agents, audit, counters
+from pilothouse.control import agents, audit, blobs, counters
 from pilothouse.control.admission import Admission
 from pilothouse.control.coalescer import Coalescer
 from pilothouse.domain.lanes import LANE_ORDER
@@ -178,7 +178,10 @@ def insert_runs(tx: Transaction, requests: Sequence[Request], rows: Sequence[Row
     """Inserts planned rows with their audit; the answer of each by the id that was asked for."""
     if not rows:
         return {}
+    packed = blobs.pack(rows, "input")
+    rows = packed.rows
     new = {row["id"] for row in tx.fetch_many("insert_runs", rows)}
+    packed.keep(tx, new)
     principals = {request.id: request.principal for request in requests}
     created = [row for row in rows if row["id"] in new]
     _record_submitted(tx, created, principals)
@@ -232,7 +235,7 @@ def run_in(tx: Transaction, run_id: str) -> Row:
     row = tx.fetch_one("run_by_id", id=run_id)
     if row is None:
         raise unknown_run(run_id)
-    return row
+    return blobs.unpack(tx, [row], "input", "output")[0]
 
 
 def unknown_run(run_id: str) -> NotFound:

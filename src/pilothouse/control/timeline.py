@@ -6,7 +6,7 @@ from typing import Any
 
 from pilothouse import payloads
 from pilothouse.clock import isoformat
-from pilothouse.control import instants, runs
+from pilothouse.control import blobs, instants, runs
 from pilothouse.control.views import CANCELLING, attempt_view, run_view, shown_state, view
 from pilothouse.domain.runs import RunState
 from pilothouse.store.database import Database, Row, Transaction
@@ -35,10 +35,11 @@ def _timeline(tx: Transaction, run_id: str) -> dict[str, Any]:
         created_after=None,
         created_before=None,
     )
+    steps = tx.fetch_all("checkpoints_of_run", run_id=run_id)
     return {
         "run": run_view(run),
         "attempts": [attempt_view(row) for row in tx.fetch_all("attempts_of_run", run_id=run_id)],
-        "steps": [view(row) for row in tx.fetch_all("checkpoints_of_run", run_id=run_id)],
+        "steps": [view(row) for row in blobs.unpack(tx, steps, "result")],
         "signals": [view(row) for row in tx.fetch_all("signals_of_run", run_id=run_id)],
         "waits": tx.fetch_all("waits_of_run", run_id=run_id),
         "logs": [view(row) for row in tx.fetch_all("logs_of_run", run_id=run_id, after=0, limit=LOGS_SHOWN)],

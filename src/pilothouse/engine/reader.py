@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from pilothouse.control import blobs
 from pilothouse.control.attempts import ClaimedRun
 from pilothouse.domain.runs import AttemptOutcome
 from pilothouse.engine.patience import patiently
@@ -38,11 +39,15 @@ class DatabaseReader:
 
     async def children(self, ids: Sequence[str]) -> list[Row]:
         rows = [{"id": id} for id in ids]
-        return await patiently(lambda: self._db.read(lambda tx: tx.fetch_many("child_states", rows)))
+        return await patiently(lambda: self._db.read(lambda tx: _ended(tx, rows)))
 
 
 def _read_journal(tx: Transaction, claim: ClaimedRun) -> tuple[list[Row], int]:
     before = tx.fetch_one("resume_point", run_id=claim.run_id, number=claim.attempt - 1)
     was_suspended = before is not None and before["state"] == AttemptOutcome.SUSPENDED
     lines = before["lines"] if before and was_suspended else 0
-    return tx.fetch_all("checkpoints_of_run", run_id=claim.run_id), lines
+    return blobs.unpack(tx, tx.fetch_all("checkpoints_of_run", run_id=claim.run_id), "result"), lines
+
+
+def _ended(tx: Transaction, ids: Sequence[Row]) -> list[Row]:
+    return blobs.unpack(tx, tx.fetch_many("child_states", ids), "output")

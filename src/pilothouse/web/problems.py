@@ -26,6 +26,7 @@ from pilothouse.errors import (
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
+    TryLater,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -93,7 +94,7 @@ def problem_of(error: PilothouseError) -> Problem | None:
 
 
 def _retry_after(error: PilothouseError) -> dict[str, str]:
-    if isinstance(error, (QueueFull, StoreUnavailable)):
+    if isinstance(error, (TryLater, StoreUnavailable)):
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_seconds)))}
     return {}
 

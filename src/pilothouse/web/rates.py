@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pilothouse.clock import SystemClock
 from pilothouse.domain.rates import RateLimit, admit
+from pilothouse.errors import RateLimited
 from pilothouse.web.access import LOCAL, OPEN_PATHS
 from pilothouse.web.problems import Problem
 
@@ -57,5 +58,5 @@ def _name_of(scope: Scope) -> str:
 
 def _too_many(limit: RateLimit, caller: str, wait: float) -> Problem:
     seconds = math.ceil(wait)
-    detail = f"{caller} asks too often: the limit is {limit}; try again in {seconds} s, or raise it in rate_limits"
-    return Problem(429, "rate_limited", detail, headers={"Retry-After": str(seconds)})
+    told = f"{caller} asks too often: the limit is {limit}; try again in {seconds} s, or raise it in rate_limits"
+    return Problem(429, RateLimited.code, told, headers={"Retry-After": str(seconds)})

@@ -80,6 +80,7 @@ class RunSummary(BaseModel):
 
 class Run(RunSummary):
     max_losses: int
+    concurrency_key: str | None
     state_version: int | None = Field(description="The version of its agent's state; null before the first attempt.")
     fingerprint: str | None = Field(description="Of the code of the agent that it started with.")
     input: Any

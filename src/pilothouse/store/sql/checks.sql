@@ -69,6 +69,20 @@ WHERE runs.state = 'waiting' AND runs.available_at IS NULL
     AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.run_id = runs.id)
 LIMIT :limit
 
+-- name: check_lost_blobs
+SELECT run_id || '/' || place AS id, reference || ' is not there' AS found
+FROM (
+    SELECT id AS run_id, 'input' AS place, input AS reference FROM runs WHERE substr(input, 1, 5) = 'blob:'
+    UNION ALL
+    SELECT id, 'output', output FROM runs WHERE substr(output, 1, 5) = 'blob:'
+    UNION ALL
+    SELECT run_id, key, result FROM checkpoints WHERE substr(result, 1, 5) = 'blob:'
+) AS referring
+WHERE NOT EXISTS (
+    SELECT 1 FROM blob_references JOIN blobs ON blobs.hash = blob_references.hash
+    WHERE blob_references.run_id = referring.run_id AND blobs.hash = substr(referring.reference, 6))
+LIMIT :limit
+
 -- name: check_run_counters
 SELECT agent || '/' || lane || '/' || label AS id, 'counter ' || sum(kept) || ', rows ' || sum(found) AS found
 FROM (
