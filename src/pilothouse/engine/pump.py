@@ -76,6 +76,16 @@ class _Load:
         singles += [_Load(logs=[line]) for line in self.logs]
         return singles + [_Load(progress={key: value}) for key, value in self.progress.items()]
 
+    def without(self, found: attempts.Found) -> _Load:
+        """What is left of it when that was found. Its lines are left where nothing that went with them was found."""
+        took_place = found.stored or found.ended or not (self.checkpoints or self.settlements)
+        return _Load(
+            [item for item in self.checkpoints if (item[0].run_id, item[0].key) not in found.stored],
+            [item for item in self.settlements if item[0].key not in found.ended],
+            [] if took_place else self.logs,
+            {} if took_place else self.progress,
+        )
+
     @property
     def makes_runs_due(self) -> bool:
         """Whether other workers may find something to claim after this: a child, a woken parent, a run queued again."""
@@ -132,6 +142,8 @@ class Pump:
         self._promised: list[Demand] = []
         self._is_asked = False
         self._paused_at: float | None = None
+        self._claiming = self._looking = 0
+        self._has_claimed, self._has_looked = asyncio.Event(), asyncio.Event()
 
     async def checkpoint(self, checkpoint: Checkpoint) -> None:
         """Returns once the checkpoint is durable. Raises LeaseLost, or Refused for a child that does not fit."""
@@ -275,28 +287,65 @@ class Pump:
         """The transaction; where its outcome is unknown, what is found of it answers, and nothing means not at all."""
         while True:
             try:
-                return await self._db.transaction(lambda tx: self._work(tx, load, demand), is_patient=True)
+                return await self._transact(load, demand)
             except OutcomeUnknown as error:
                 self.pause(str(error))
-            found = await patiently(lambda: self._db.transaction(lambda tx: self._find(tx, load, demand)))
-            if found is not None:
-                return found
+            found = await self._look_for(load)
+            unheard = [run for run in found.held if demand is not None and not self._owner.holds(run.key)]
+            if found.stored or found.ended or unheard:
+                return await self._complete(load, found, unheard)
 
-    def _find(self, tx: Transaction, load: _Load, demand: Demand | None) -> _Written | None:
-        """The answers of a transaction that took place, as far as they can be told from what it wrote; else None.
+    async def _transact(self, load: _Load, demand: Demand | None) -> _Written:
+        """No run is claimed while another cycle looks for what it has claimed: nobody could tell whose a run is."""
+        if demand is None:
+            return await self._db.transaction(lambda tx: self._work(tx, load, None), is_patient=True)
+        while self._looking:
+            await self._has_looked.wait()
+        self._claiming += 1
+        self._has_claimed.clear()
+        try:
+            return await self._db.transaction(lambda tx: self._work(tx, load, demand), is_patient=True)
+        finally:
+            self._claiming -= 1
+            if not self._claiming:
+                self._has_claimed.set()
 
-        A checkpoint that is not there was refused, and is refused again. May be repeated.
+    async def _look_for(self, load: _Load) -> attempts.Found:
+        """What is there of a load, once every claim that was under way is answered or unheard of as well."""
+        checkpoints, settlements = [item for item, _ in load.checkpoints], [item for item, _ in load.settlements]
+
+        def find(tx: Transaction) -> attempts.Found:
+            attempts.fence_worker(tx, self._owner.worker_id)
+            return attempts.find_written(tx, self._owner.worker_id, checkpoints, settlements)
+
+        self._looking += 1
+        self._has_looked.clear()
+        try:
+            while self._claiming:
+                await self._has_claimed.wait()
+            return await patiently(lambda: self._db.transaction(find))
+        finally:
+            self._looking -= 1
+            if not self._looking:
+                self._has_looked.set()
+
+    async def _complete(self, load: _Load, found: attempts.Found, unheard: list[ClaimedRun]) -> _Written:
+        """The answers of a load of which something was found. The rest was refused, and is refused again; or what was
+        found is another cycle's claim, and the rest is written now.
         """
-        attempts.fence_worker(tx, self._owner.worker_id)
-        checkpoints = [item for item, _ in load.checkpoints]
-        found = attempts.find_written(tx, self._owner.worker_id, checkpoints, [item for item, _ in load.settlements])
-        unheard = [run for run in found.held if demand is not None and not self._owner.holds(run.key)]
-        if not (found.stored or found.ended or unheard):
-            return None
-        refused = [c for c in checkpoints if (c.run_id, c.key) not in found.stored]
-        refusals = iter(attempts.write_checkpoints(tx, refused))
-        answers = [None if (c.run_id, c.key) in found.stored else next(refusals) for c in checkpoints]
-        return _Written(answers, [s.key in found.ended for s, _ in load.settlements], unheard)
+        rest = load.without(found)
+        try:
+            written = await self._write_once(rest, None) if not rest.is_empty else _Written([], [], [])
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - the claims that were found must not be lost with it
+            written = await self._write_singly(rest, error)
+        refusals, settled = iter(written.checkpoints), iter(written.settlements)
+        return _Written(
+            [None if (c.run_id, c.key) in found.stored else next(refusals) for c, _ in load.checkpoints],
+            [True if s.key in found.ended else next(settled) for s, _ in load.settlements],
+            unheard,
+        )
 
     def _work(self, tx: Transaction, load: _Load, demand: Demand | None) -> _Written:
         owner = self._owner
