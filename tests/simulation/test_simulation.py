@@ -66,7 +66,11 @@ def claim_without_a_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forget_what_was_unheard(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cycle whose commit was not heard of is written again as if it had not taken place."""
-    monkeypatch.setattr(Pump, "_find", lambda self, tx, load, demand: None)
+
+    async def find_nothing(self: Pump, load: object) -> attempts.Found:
+        return attempts.Found(set(), set(), [])
+
+    monkeypatch.setattr(Pump, "_look_for", find_nothing)
 
 
 def wake_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
