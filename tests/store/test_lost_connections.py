@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg import pq
 
 from pilothouse.errors import OutcomeUnknown, StoreUnavailable
 from pilothouse.store.database import Database, Transaction
+from pilothouse.store.postgres_connection import Connection
 from tests.postgres_server import PostgresServer
 from tests.store.conftest import OpenNotes
 from tests.store.cutting_proxy import CuttingProxy, Moment
@@ -218,3 +221,46 @@ async def test_a_server_that_is_away_is_unavailable_until_it_is_back(
 def kill_connections(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(KILL)
+
+
+class Refusing:
+    """libpq on a connection that breaks just before one of its functions is called."""
+
+    def __init__(self, real: pq.abc.PGconn, function: str) -> None:
+        self._real, self._function = real, function
+
+    def __getattr__(self, name: str) -> object:
+        return self._refuse if name == self._function else getattr(self._real, name)
+
+    def _refuse(self, *arguments: object) -> None:
+        raise psycopg.OperationalError(f"{self._function} failed: server closed the connection unexpectedly")
+
+
+@pytest.mark.parametrize(
+    "function",
+    ["send_prepare", "send_query_prepared", "send_flush_request", "pipeline_sync", "flush", "consume_input"],
+)
+async def test_whatever_libpq_refuses_the_work_runs_again(
+    open_notes: OpenNotes, postgres_url: str, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """As when the server goes between two calls: each of them may be the one that learns of it."""
+    connections: list[Connection] = []
+
+    class Breaking(Connection):
+        def __init__(self, parameters: Mapping[str, Any], location: str, *, prepares: bool) -> None:
+            super().__init__(parameters, location, prepares=prepares)
+            connections.append(self)
+
+    monkeypatch.setattr(f"{RUNNER}.Connection", Breaking)
+    notes = open_notes(postgres_url)
+
+    def break_once(tx: Transaction) -> None:
+        if work.calls == 1:
+            for connection in connections:
+                monkeypatch.setattr(connection, "_pg", Refusing(connection._pg, function))
+        tx.fetch_many("insert_notes", [{"id": "a", "text": ""}])
+
+    work = Work(break_once)
+
+    assert await notes.transaction(work) == "call 2"
+    assert ids(notes) == ["a"]

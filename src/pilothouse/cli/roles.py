@@ -17,9 +17,9 @@ from pilothouse.cli.sample import sample
 from pilothouse.cli.session import Schema, prepare_schema
 from pilothouse.config import Settings, is_child, load_settings, mask
 from pilothouse.engine.loops import new_runner
-from pilothouse.errors import ConfigError
+from pilothouse.errors import ConfigError, PilothouseError
 from pilothouse.platform import ALL_ROLES, Platform, Role, load_app
-from pilothouse.telemetry.logs import configure_logs
+from pilothouse.telemetry.logs import configure_logs, get_logger
 
 if TYPE_CHECKING:
     from pilothouse.app import App
@@ -109,7 +109,13 @@ def _only(app: App, names: str | None) -> App:
 def _serve(settings: Settings, app: App | None, roles: frozenset[Role], *, schema: Schema, announce: Announce) -> None:
     configure_logs(settings.log_level, settings.log_format, settings.log_destination)
     with new_runner() as runner:
-        runner.run(_serve_until_stopped(Platform(settings, app, roles), schema, announce))
+        try:
+            runner.run(_serve_until_stopped(Platform(settings, app, roles), schema, announce))
+        except PilothouseError:
+            raise
+        except Exception:
+            get_logger("pilothouse.cli").exception("process.crashed")
+            raise
         if asyncio.all_tasks(runner.get_loop()):
             _exit_without_abandoned_handlers()
 

@@ -70,7 +70,7 @@ class Scheduler:
             chore.on_outage()
             self._emitter.emit(ChoreFailed(chore.name, str(error)))
         except Exception as error:  # noqa: BLE001 - a service loop survives what a chore runs into, and says so
-            self._emitter.emit(ChoreFailed(chore.name, f"{type(error).__name__}: {error}"))
+            self._emitter.emit(ChoreFailed(chore.name, f"{type(error).__name__}: {error}", error))
 
     async def _resign(self, chore: Chore) -> None:
         try:

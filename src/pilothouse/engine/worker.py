@@ -163,7 +163,7 @@ class Worker:
             on_lease_lost=self._lose_lease,
             on_paused=lambda reason: self._emitter.emit(WorkerPaused(self.id, reason)),
             on_resumed=lambda: self._emitter.emit(WorkerResumed(self.id)),
-            on_fault=lambda error: self._emitter.emit(WorkerFault(self.id, f"{type(error).__name__}: {error}")),
+            on_fault=self._tell_fault,
         )
 
     # --- claiming --------------------------------------------------------------------------
@@ -207,9 +207,12 @@ class Worker:
         except StoreUnavailable as error:
             self._pump.pause(str(error))
             return self._options.poll_seconds
-        except StoreError as error:
-            self._emitter.emit(WorkerFault(self.id, str(error)))
+        except Exception as error:  # noqa: BLE001 - what runs must not be lost with a look, whatever it ran into
+            self._tell_fault(error)
             return self._options.poll_seconds
+
+    def _tell_fault(self, error: Exception) -> None:
+        self._emitter.emit(WorkerFault(self.id, f"{type(error).__name__}: {error}", error))
 
     def _should_look_for_cancels(self, hinted: set[str]) -> bool:
         """At once when told so; at a bounded rate when the hint says only that something has changed."""

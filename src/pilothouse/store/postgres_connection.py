@@ -103,8 +103,11 @@ class Connection:
         self._expected.append(expected)
         return expected
 
-    def flush(self) -> None:
+    def flush(self, *, at_once: bool = False) -> None:
+        """Send what is queued; `at_once` asks the server to answer before the end of the section."""
         try:
+            if at_once:
+                self._pg.send_flush_request()
             while self._pg.flush():
                 self._wait_until_writable()
         except psycopg.OperationalError as error:
@@ -112,9 +115,7 @@ class Connection:
 
     def receive(self, wanted: Expected) -> pq.abc.PGresult:
         """Send what is queued and wait for the result. Raises the first failure since `settle`."""
-        if wanted.statement is not None:
-            self._pg.send_flush_request()
-        self.flush()
+        self.flush(at_once=wanted.statement is not None)
         while wanted.result is None:
             self._receive_next()
         if self._failure is not None:

@@ -58,12 +58,13 @@ class WorkerPaused(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerFault(Event):
-    """The database refused a claim; it is tried again with the next poll."""
+    """The database refused a claim, or the worker ran into a bug; it goes on with the next poll."""
 
     name: ClassVar[str] = "worker.fault"
     level: ClassVar[str] = "error"
     worker_id: str
     reason: str
+    exc_info: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ class ChoreFailed(Event):
     level: ClassVar[str] = "error"
     chore: str
     reason: str
+    exc_info: BaseException | None = None
 
 
 Sink = Callable[[Event], None]
