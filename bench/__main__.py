@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import floor, process, product
-from pilothouse.engine.loops import new_runner
+from pilothouse.engine.loops import calm_collector, new_runner
 from tests.postgres_server import close_run_directory, create_server, open_run_directory
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -49,6 +49,8 @@ class Figure:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
+    """On the loop and with the collector of a long-lived process."""
+    calm_collector()
     with new_runner() as runner:
         return runner.run(work)
 

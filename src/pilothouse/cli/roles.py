@@ -16,7 +16,7 @@ from pilothouse.cli.output import AsJson, console, print_json
 from pilothouse.cli.sample import sample
 from pilothouse.cli.session import Schema, prepare_schema
 from pilothouse.config import Settings, is_child, load_settings, mask
-from pilothouse.engine.loops import new_runner
+from pilothouse.engine.loops import calm_collector, new_runner
 from pilothouse.errors import ConfigError, PilothouseError
 from pilothouse.platform import ALL_ROLES, Platform, Role, load_app
 from pilothouse.telemetry.logs import configure_logs, get_logger
@@ -136,6 +136,7 @@ async def _serve_until_stopped(platform: Platform, schema: Schema, announce: Ann
     async with platform:
         await asyncio.to_thread(prepare_schema, platform.db, schema)
         announce(platform)
+        calm_collector()
         await platform.serve(stop)
     if orphaned is not None:
         orphaned.cancel()

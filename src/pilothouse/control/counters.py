@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections import Counter
 
 from pilothouse.domain.runs import RunState
@@ -13,31 +14,28 @@ SHARDS = 16
 
 DURATION_BUCKETS_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 INFINITE = "+Inf"
+BUCKET_NAMES = (*map(str, DURATION_BUCKETS_SECONDS), INFINITE)
+
+NOWHERE = ""
+"""The state of a run that is not in the run log yet, or not any more."""
 
 
 class Tally:
     """The changes of one transaction, summed, and written with one statement at its end."""
 
     def __init__(self) -> None:
+        self._moves: Counter[tuple[str, str, str, str, str]] = Counter()
         self._changes: Counter[tuple[str, str, str, str]] = Counter()
 
     def enter(self, run: Row, state: str) -> None:
-        self._change(run, state, 1)
+        self._moves[run["agent"], run["lane"], run["tenant"], NOWHERE, state] += 1
 
     def move(self, run: Row, before: str, after: str) -> None:
-        self._change(run, before, -1)
-        self._change(run, after, 1)
-
-    def _change(self, run: Row, state: str, change: int) -> None:
-        self._changes["runs", run["agent"], run["lane"], state] += change
-        if state == RunState.QUEUED:
-            self._changes["queued", "", "", run["tenant"]] += change
-        if state == RunState.RUNNING:
-            self._changes["running", "", run["lane"], run["tenant"]] += change
+        self._moves[run["agent"], run["lane"], run["tenant"], before, after] += 1
 
     def prune(self, run: Row) -> None:
         """A run that has ended leaves the run log; what was counted over time must not turn back."""
-        self._change(run, run["state"], -1)
+        self._moves[run["agent"], run["lane"], run["tenant"], run["state"], NOWHERE] += 1
         self._changes["pruned", run["agent"], run["lane"], run["state"]] += 1
 
     def prune_attempts(self, agent: str, lane: str, outcome: str, count: int) -> None:
@@ -50,13 +48,16 @@ class Tally:
         """How long a run took from its first claim to its end; cancelled ones say nothing about the agent."""
         if state == RunState.CANCELLED:
             return
-        seconds = duration_us / 1_000_000
-        bucket = next((str(limit) for limit in DURATION_BUCKETS_SECONDS if seconds <= limit), INFINITE)
-        self._changes["run_seconds", agent, lane, bucket] += 1
+        bucket = bisect_left(DURATION_BUCKETS_SECONDS, duration_us / 1_000_000)
+        self._changes["run_seconds", agent, lane, BUCKET_NAMES[bucket]] += 1
         self._changes["run_us", agent, lane, ""] += duration_us
 
     def write(self, tx: Transaction) -> None:
         """Written last and in one order, so that two transactions never wait for each other's rows in a circle."""
+        for (agent, lane, tenant, before, after), count in self._moves.items():
+            self._change(agent, lane, tenant, before, -count)
+            self._change(agent, lane, tenant, after, count)
+        self._moves.clear()
         shard = random.randrange(SHARDS) if tx.dialect == "postgres" else 0
         rows = [
             {"name": name, "agent": agent, "lane": lane, "label": label, "shard": shard, "value": value}
@@ -65,6 +66,15 @@ class Tally:
         ]
         if rows:
             tx.send_many("add_counters", rows)
+
+    def _change(self, agent: str, lane: str, tenant: str, state: str, change: int) -> None:
+        if state == NOWHERE:
+            return
+        self._changes["runs", agent, lane, state] += change
+        if state == RunState.QUEUED:
+            self._changes["queued", "", "", tenant] += change
+        if state == RunState.RUNNING:
+            self._changes["running", "", lane, tenant] += change
 
 
 def tally(tx: Transaction) -> Tally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 import os
 import pickle
 import random
@@ -30,7 +29,7 @@ from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogL
 from pilothouse.engine import executor, wire
 from pilothouse.engine.agent import Agent, make_agent
 from pilothouse.engine.attempt import Attempt, Services
-from pilothouse.engine.loops import new_runner
+from pilothouse.engine.loops import calm_collector, new_runner
 from pilothouse.engine.threads import Threads
 from pilothouse.store.database import Row
 from pilothouse.telemetry.events import Emitter, Event, StepExecuted
@@ -152,8 +151,7 @@ def main() -> None:
             failed[name] = "".join(traceback.format_exception(error))[-ERROR_SHOWN:]
     new_runner()  # imports what every forked process would import for itself
     control.send(orjson.dumps({"failed": failed}))
-    gc.collect()
-    gc.freeze()
+    calm_collector()
     ForkServer(control, agents).serve()
 
 

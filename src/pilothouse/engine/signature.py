@@ -44,7 +44,7 @@ class Signature:
             raise InvalidInput(f"the input does not fit agent {agent!r}: {told}", fields) from None
         if self.whole is not None:
             return {self.whole: parsed}
-        return {name: getattr(parsed, name) for name in type(parsed).model_fields}
+        return dict(vars(parsed))
 
     def schemas(self) -> tuple[str, str]:
         """JSON Schemas of input and output, as canonical text."""
