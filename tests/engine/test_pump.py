@@ -65,7 +65,8 @@ async def test_a_lost_answer_beside_a_slow_claim_is_not_taken_for_it(
     monkeypatch.setattr(database, "transaction", transaction)
     holder.pump.claim()
     await has_claimed.wait()
-    settling = asyncio.create_task(holder.pump.settle(ended(holder.started[0])))
+    settling: asyncio.Future[bool | Exception] = asyncio.get_running_loop().create_future()
+    holder.pump.settle(ended(holder.started[0]), settling.set_result)
     holder.slots = 2
     holder.pump.claim()  # goes out with the settlement
     asyncio.get_running_loop().call_later(0.05, may_answer.set)
@@ -74,6 +75,6 @@ async def test_a_lost_answer_beside_a_slow_claim_is_not_taken_for_it(
         is_settled = await settling
     await holder.pump.close(5.0)
 
-    assert is_settled
+    assert is_settled is True
     assert state_of(database, first) == "succeeded"
     assert [run.run_id for run in holder.started] == [first, second]

@@ -23,11 +23,14 @@ class Process(Protocol):
 
 
 class Network:
-    """What all processes of a world share: the store, the faults, the hints. `is_down` while the database is away."""
+    """What all processes of a world share: the store, the faults, the hints. `is_down` while the database is away;
+    `unanswered` submits are tried again until their news comes.
+    """
 
     def __init__(self, store: Store, clock: WorldClock, faults: Faults, chance: Random) -> None:
         self.store, self.clock, self.faults, self.chance = store, clock, faults, chance
         self.is_down = False
+        self.unanswered = 0
         self._listeners: list[tuple[Process, Callable[[str], None]]] = []
 
     def listen(self, process: Process, callback: Callable[[str], None]) -> Callable[[], None]:

@@ -76,6 +76,7 @@ class SimulatedProcess:
         self._stop = asyncio.Event()
         self._tasks: dict[asyncio.Task[Any], None] = {}
         dialect = chance.choice(["sqlite", "postgres"])  # as many cycles in flight as on either
+        self._network = network
         self._db: Database = SimulatedDatabase(network, self, dialect=dialect)
         self._app = app
         self._chance = chance
@@ -128,9 +129,14 @@ class SimulatedProcess:
             Janitor(self._db, emitter, lease_seconds=LEASE_SECONDS).chore(CHORE_SECONDS),
             Chore("schedules", CHORE_SECONDS, self._fire),
             Chore("seal", CHORE_SECONDS, Sealer(self._db).seal),
-            Chore("retention", 10 * CHORE_SECONDS, Pruner(self._db, KEEP_US).prune),
+            Chore("retention", 10 * CHORE_SECONDS, self._prune),
         ]
         await Scheduler(self._db, chores, emitter).run(self._stop)
+
+    async def _prune(self) -> None:
+        """Not while users may submit again what they have no news of: real retention outlasts their patience."""
+        if not self._network.unanswered:
+            await Pruner(self._db, KEEP_US).prune()
 
     async def _fire(self) -> None:
         await self._db.transaction(lambda tx: fire_due(tx, principal="system:scheduler"))

@@ -47,7 +47,9 @@ class Users:
         await asyncio.sleep(delay)
         agent = self.chance.choice(AGENTS)
         request = self._request(agent, key)
+        self.network.unanswered += 1
         submitted = await _insist(lambda: submitter.submit(request))
+        self.network.unanswered -= 1
         self.accepted[key] = submitted.id
         self.agent_of[submitted.id] = agent
         for act in self._acts(db, agent, submitted.id):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, Protocol
 
@@ -32,11 +33,15 @@ STOPPED_CALLS = 3
 """How often a stopped handler is told so by an exception; one that swallows even those is left hanging."""
 
 
+OnSettled = Callable[[bool | Exception], None]
+"""Is told whether a settlement is durable: False where the attempt was not its worker's any more, or why not."""
+
+
 class Writer(Protocol):
     """Where an attempt's writes go; the pump is one."""
 
     async def checkpoint(self, checkpoint: Checkpoint) -> None: ...
-    async def settle(self, settlement: Settlement) -> bool: ...
+    def settle(self, settlement: Settlement, on_settled: OnSettled) -> None: ...
     def log(self, line: LogLine) -> None: ...
     def progress(self, key: AttemptKey, done: int, total: int | None) -> None: ...
 
@@ -44,7 +49,7 @@ class Writer(Protocol):
 class Isolation(Protocol):
     """Runs attempts in processes of their own."""
 
-    async def ready(self, agent: Agent) -> None: ...
+    def when_ready(self, agent: Agent, then: Callable[[], None]) -> None: ...
     async def run(self, attempt: Attempt) -> Ended: ...
 
 
@@ -81,7 +86,7 @@ class Attempt:
         self.stop_reason: StopReason | None = None
         self.stop_note = ""
         self.parked: list[Parked] = []
-        self.over: asyncio.Future[None] = self.loop.create_future()
+        self.on_over: Callable[[], None] | None = None
         self.has_ended = False
         self._claimed_monotonic = services.clock.monotonic()
         self._busy = 0
@@ -159,8 +164,9 @@ class Attempt:
 
     def end(self) -> None:
         """The handler has ended, or nobody waits for it any more."""
-        if not self.over.done():
-            self.over.set_result(None)
+        on_over, self.on_over = self.on_over, None
+        if on_over is not None:
+            on_over()
 
 
 class _Busy:

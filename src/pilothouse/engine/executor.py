@@ -14,7 +14,7 @@ from pilothouse.control.attempts import ClaimedRun, Settlement
 from pilothouse.domain.outcomes import Cancel, Fatal, Retry, Snooze
 from pilothouse.domain.runs import Limits, Spent, next_state
 from pilothouse.engine.agent import Agent
-from pilothouse.engine.attempt import Attempt, Services, StopReason
+from pilothouse.engine.attempt import Attempt, Isolation, Services, StopReason
 from pilothouse.engine.endings import Ended
 from pilothouse.engine.failures import describe_error, failed_steps
 from pilothouse.engine.journal import Journal
@@ -30,58 +30,89 @@ from pilothouse.errors import (
     RunTimeout,
     StateMigrationError,
     Stopped,
-    StoreError,
     Suspend,
 )
 from pilothouse.telemetry.events import HandlerAbandoned, RunDropped, RunSettled
 
+OnEnded = Callable[[Ended], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """How the worker keeps track of an attempt. `on_called`: the handler has ended, nothing is written yet."""
+    """How the worker keeps track of an attempt. `on_called`: the handler has ended, nothing is written yet; `on_done`:
+    its settlement is durable, or is not its own any more.
+    """
 
     on_loaded: Callable[[Attempt], None]
     on_called: Callable[[Attempt], None]
+    on_done: Callable[[Attempt], None]
 
 
-async def run(claim: ClaimedRun, agent: Agent, services: Services, hooks: Hooks) -> None:
-    """The whole pipeline of one attempt; whatever goes wrong in it, the attempt is settled."""
-    attempt = await load(claim, agent, services)
-    hooks.on_loaded(attempt)
-    ended = admit(attempt) or await execute(attempt)
-    hooks.on_called(attempt)
-    if attempt.stop_reason == "lost":
-        _drop(attempt)
-    else:
-        await _finish(attempt, ended)
+# The pipeline is made of callbacks: no task but the handler's own, which costs half as much as one around it, and no
+# part of it shares a task with agent code.
+
+
+def start(claim: ClaimedRun, agent: Agent, services: Services, hooks: Hooks) -> asyncio.Task[Attempt] | None:
+    """The whole pipeline of one attempt; whatever goes wrong in it, the attempt is settled.
+
+    Returns the task that loads what earlier attempts have left, if there were any.
+    """
+    if claim.attempt == 1:
+        _begin(Attempt(claim, agent, services, Journal(())), hooks)
+        return None
+    loading = asyncio.get_running_loop().create_task(load(claim, agent, services))
+    loading.add_done_callback(lambda task: None if task.cancelled() else _begin(task.result(), hooks))
+    return loading
 
 
 async def load(claim: ClaimedRun, agent: Agent, services: Services) -> Attempt:
-    """The attempt with the checkpoints of those before it; the first one has none to read."""
-    if claim.attempt == 1:
-        return Attempt(claim, agent, services, Journal(()))
+    """The attempt with the checkpoints of those before it."""
     checkpoints, lines_logged = await services.reader.journal(claim)
     return Attempt(claim, agent, services, Journal(checkpoints, lines_logged=lines_logged))
 
 
-async def _finish(attempt: Attempt, ended: Ended) -> None:
-    settlement = settle(attempt, ended)
-    try:
-        is_settled = await attempt.services.writer.settle(settlement)
-    except LeaseLost:
-        is_settled = False
-    except StoreError as error:  # a result that the store does not take; the failure itself is plain text
-        settlement = settle(attempt, Ended("fatal", error=ResultError(f"the result cannot be stored: {error}")))
-        is_settled = await attempt.services.writer.settle(settlement)
-    if is_settled:
+def _begin(attempt: Attempt, hooks: Hooks) -> None:
+    hooks.on_loaded(attempt)
+    ended = admit(attempt)
+    if ended is None:
+        execute(attempt, partial(_end, attempt, hooks))
+    else:
+        _end(attempt, hooks, ended)
+
+
+def _end(attempt: Attempt, hooks: Hooks, ended: Ended) -> None:
+    hooks.on_called(attempt)
+    if attempt.stop_reason == "lost":
+        _drop(attempt)
+        hooks.on_done(attempt)
+    else:
+        _write(attempt, hooks, settle(attempt, ended))
+
+
+def _write(attempt: Attempt, hooks: Hooks, settlement: Settlement, *, is_last: bool = False) -> None:
+    on_settled = partial(_written, attempt, hooks, settlement, is_last)
+    attempt.services.writer.settle(settlement, on_settled)
+
+
+def _written(attempt: Attempt, hooks: Hooks, settlement: Settlement, is_last: bool, answer: bool | Exception) -> None:
+    """A result that the store does not take fails the run, and that failure is plain text, which it does take."""
+    is_refused = isinstance(answer, Exception) and not isinstance(answer, LeaseLost)
+    if is_refused and not is_last:
+        error = ResultError(f"the result cannot be stored: {answer}")
+        _write(attempt, hooks, settle(attempt, Ended("fatal", error=error)), is_last=True)
+        return
+    if answer is True:
         _emit_settled(attempt, settlement)
     else:
         _drop(attempt)
+    hooks.on_done(attempt)
 
 
 def admit(attempt: Attempt) -> Ended | None:
-    """An ending that needs no call: cancelled before it began, or past its deadline."""
+    """An ending that needs no call: stopped or cancelled before it began, or past its deadline."""
     deadline = attempt.claim.deadline_at
+    if attempt.stop_reason is not None:
+        return _stopped(attempt)
     if attempt.claim.is_cancelling:
         return Ended("cancelled")
     if deadline is not None and attempt.now_us() >= deadline:
@@ -89,53 +120,47 @@ def admit(attempt: Attempt) -> Ended | None:
     return None
 
 
-async def execute(attempt: Attempt) -> Ended:
+def execute(attempt: Attempt, on_ended: OnEnded) -> None:
     """Runs the agent's code, here or in a process of its own."""
     isolation = attempt.services.isolation
     if isolation is not None and attempt.agent.options.isolation == "process":
-        await isolation.ready(attempt.agent)  # an import is no part of the attempt's time
-        if attempt.stop_reason is not None:
-            return _stopped(attempt)
-        return await _until_over(attempt, isolation.run(attempt), is_stoppable=True)
-    return migrate_state(attempt) or await call(attempt)
+        # An import is no part of the attempt's time.
+        isolation.when_ready(attempt.agent, lambda: _call_apart(attempt, isolation, on_ended))
+    else:
+        call(attempt, on_ended)
 
 
-def migrate_state(attempt: Attempt) -> Ended | None:
-    """Brings the checkpoints of older state versions to the agent's; an ending where its migrations fail."""
-    version, options = attempt.agent.version, attempt.agent.options
-    try:
-        attempt.journal.migrate(options.migrations, to_version=version.newest)
-    except Exception as error:  # noqa: BLE001 - user code; recorded as the run's error
-        return Ended("fatal", error=StateMigrationError(version.name, version.newest, error))
-    return None
+def _call_apart(attempt: Attempt, isolation: Isolation, on_ended: OnEnded) -> None:
+    if attempt.stop_reason is not None:
+        on_ended(_stopped(attempt))
+    else:
+        _run(attempt, isolation.run(attempt), on_ended, is_stoppable=True)
 
 
-async def call(attempt: Attempt) -> Ended:
+def call(attempt: Attempt, on_ended: OnEnded) -> None:
     """Runs the handler until it ends or is stopped; one that does not stop is abandoned after a while."""
-    try:
-        arguments = attempt.agent.signature.arguments(attempt.claim.agent, payloads.decode(attempt.claim.input))
-    except InvalidInput as error:
-        return Ended("fatal", error=error)
-    return await _until_over(attempt, _handle(attempt, arguments), is_stoppable=attempt.agent.is_async)
+    _run(attempt, _handle(attempt), on_ended, is_stoppable=attempt.agent.is_async)
 
 
-async def _until_over(attempt: Attempt, handling: Coroutine[Any, Any, Any], *, is_stoppable: bool) -> Ended:
+def _run(attempt: Attempt, handling: Coroutine[Any, Any, Any], on_ended: OnEnded, *, is_stoppable: bool) -> None:
     """Until the handling has ended, or its time is over; `is_stoppable` where cancelling it does stop it."""
     task = attempt.loop.create_task(handling)
     if is_stoppable:
         attempt.own(task)
     seconds, reason = _time_limit(attempt)
     timer = attempt.loop.call_later(seconds, attempt.stop, reason)
+    attempt.on_over = partial(_over, attempt, task, timer, on_ended)
     task.add_done_callback(partial(_note_end, attempt))
-    try:
-        await attempt.over
-    finally:
-        timer.cancel()
-    if not task.done():
+
+
+def _over(attempt: Attempt, task: asyncio.Task[Any], timer: asyncio.TimerHandle, on_ended: OnEnded) -> None:
+    timer.cancel()
+    if task.done():
+        attempt.has_ended = True
+        on_ended(_ended(attempt, task))
+    else:
         _abandon(attempt)
-        return _stopped(attempt)
-    attempt.has_ended = True
-    return _ended(attempt, task)
+        on_ended(_stopped(attempt))
 
 
 def _time_limit(attempt: Attempt) -> tuple[float, StopReason]:
@@ -148,16 +173,33 @@ def _time_limit(attempt: Attempt) -> tuple[float, StopReason]:
     return limit, "timed_out"
 
 
-async def _handle(attempt: Attempt, arguments: dict[str, Any]) -> Any:
-    """The handler itself. What would end the process ends the attempt instead."""
-    agent, context = attempt.agent, make_context(attempt)
-    positional = (context,) if agent.signature.takes_context else ()
+async def _handle(attempt: Attempt) -> Any:
+    """The handler itself, and what else is user code. What would end the process ends the attempt instead."""
+    agent = attempt.agent
     try:
+        ended = migrate_state(attempt)
+        if ended is not None:
+            return ended
+        try:
+            arguments = agent.signature.arguments(agent.name, payloads.decode(attempt.claim.input))
+        except InvalidInput as error:
+            return Ended("fatal", error=error)
+        positional = (make_context(attempt),) if agent.signature.takes_context else ()
         if agent.is_async:
             return await agent.handler(*positional, **arguments)
         return await attempt.services.threads.run(agent.handler, *positional, **arguments)
     except (SystemExit, KeyboardInterrupt) as error:
         raise RunError(f"the handler tried to end the process with {type(error).__name__}") from error
+
+
+def migrate_state(attempt: Attempt) -> Ended | None:
+    """Brings the checkpoints of older state versions to the agent's; an ending where its migrations fail."""
+    version, options = attempt.agent.version, attempt.agent.options
+    try:
+        attempt.journal.migrate(options.migrations, to_version=version.newest)
+    except Exception as error:  # noqa: BLE001 - user code; recorded as the run's error
+        return Ended("fatal", error=StateMigrationError(version.name, version.newest, error))
+    return None
 
 
 def _abandon(attempt: Attempt) -> None:

@@ -28,7 +28,8 @@ from pilothouse.clock import SystemClock
 from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
 from pilothouse.engine import executor, wire
 from pilothouse.engine.agent import Agent, make_agent
-from pilothouse.engine.attempt import Attempt, Services
+from pilothouse.engine.attempt import Attempt, OnSettled, Services
+from pilothouse.engine.endings import Ended
 from pilothouse.engine.loops import calm_collector, new_runner
 from pilothouse.engine.threads import Threads
 from pilothouse.store.database import Row
@@ -176,7 +177,9 @@ async def live(connection: socket.socket, agent: Agent) -> None:
     )
     attempt = await executor.load(wire.claim_from(start["claim"]), agent, services)
     listening = asyncio.get_running_loop().create_task(_listen(reader, link, attempt))
-    ended = await executor.call(attempt)
+    over: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+    executor.call(attempt, over.set_result)
+    ended = await over
     link.tell_end(executor.settle(attempt, ended), ended.delay_seconds)
     await writer.drain()
     listening.cancel()
@@ -243,7 +246,7 @@ class Link:
     async def checkpoint(self, checkpoint: Checkpoint) -> None:
         await self._ask("checkpoint", **wire.checkpoint_fields(checkpoint))
 
-    async def settle(self, _settlement: Settlement) -> bool:
+    def settle(self, _settlement: Settlement, _on_settled: OnSettled) -> None:
         raise AssertionError("the worker settles")
 
     def log(self, line: LogLine) -> None:

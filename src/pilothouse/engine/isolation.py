@@ -11,7 +11,7 @@ import pickle
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, get_args
 
@@ -58,9 +58,9 @@ class Isolation:
         for secrets in self._groups:
             self._server_of(secrets)
 
-    async def ready(self, agent: Agent) -> None:
-        """Returns once the agent has been imported, or could not be: `run` tells."""
-        await asyncio.wait([self._server_of(agent.options.secrets)])
+    def when_ready(self, agent: Agent, then: Callable[[], None]) -> None:
+        """Calls `then` once the agent has been imported, or could not be: `run` tells."""
+        self._server_of(agent.options.secrets).add_done_callback(lambda _: then())
 
     async def run(self, attempt: Attempt) -> Ended:
         """The whole attempt in a process of its own; however that ends, the attempt has an ending."""

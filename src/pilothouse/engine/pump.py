@@ -10,13 +10,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pilothouse.control import attempts, runs
 from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
 from pilothouse.control.concurrency import AgentVersion
 from pilothouse.domain.lanes import Demand, Lane
 from pilothouse.domain.runs import RunState
+from pilothouse.engine.attempt import OnSettled
 from pilothouse.engine.patience import patiently
 from pilothouse.errors import LeaseLost, OutcomeUnknown
 from pilothouse.store.database import Database, Transaction
@@ -41,7 +41,7 @@ class _Load:
     """What one cycle writes."""
 
     checkpoints: list[tuple[Checkpoint, asyncio.Future[None]]] = field(default_factory=list)
-    settlements: list[tuple[Settlement, asyncio.Future[bool]]] = field(default_factory=list)
+    settlements: list[tuple[Settlement, OnSettled]] = field(default_factory=list)
     logs: list[LogLine] = field(default_factory=list)
     progress: dict[AttemptKey, tuple[int, int | None]] = field(default_factory=dict)
 
@@ -152,12 +152,10 @@ class Pump:
         self._ask_for_cycle()
         await future
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Returns once the settlement is durable; False where the attempt was not this worker's any more."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.settlements.append((settlement, future))
+    def settle(self, settlement: Settlement, on_settled: OnSettled) -> None:
+        """`on_settled` is called once the settlement is durable, or cannot be."""
+        self._waiting.settlements.append((settlement, on_settled))
         self._ask_for_cycle()
-        return await future
 
     def log(self, line: LogLine) -> None:
         self._waiting.logs.append(line)
@@ -362,8 +360,8 @@ class Pump:
     def _answer(self, load: _Load, written: _Written) -> None:
         for (_, stored), refusal in zip(load.checkpoints, written.checkpoints, strict=True):
             _resolve(stored, refusal)
-        for (_, ended), answer in zip(load.settlements, written.settlements, strict=True):
-            _resolve(ended, answer)
+        for (_, on_settled), answer in zip(load.settlements, written.settlements, strict=True):
+            on_settled(answer)
         if load.makes_runs_due:
             self._db.notify(runs.WAKE_RUNS)
 
@@ -393,10 +391,10 @@ class Pump:
             self._owner.on_resumed()
 
 
-def _resolve(future: asyncio.Future[Any], answer: object) -> None:
+def _resolve(future: asyncio.Future[None], refusal: Exception | None) -> None:
     if future.done():
         return
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
+    if refusal is None:
+        future.set_result(None)
     else:
-        future.set_result(answer)
+        future.set_exception(refusal)

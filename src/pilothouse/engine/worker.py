@@ -51,6 +51,8 @@ CLAIMS_PER_ROUND, LEAST_CLAIM = 2, 32
 REGISTER_SECONDS = 1.0
 """How long to wait before the next try of a worker that could not register."""
 
+RELEASE_LOOK_SECONDS = 0.1
+
 CLOSE_SECONDS = 5.0
 """How long a worker tries to say good-bye to a database that is away."""
 
@@ -82,7 +84,9 @@ class Worker:
         self._threads = Threads("pilothouse-agent")
         self._isolation = Isolation(agents)
         self._running: dict[AttemptKey, Attempt | None] = {}
-        self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._held: set[AttemptKey] = set()
+        self._holds_nothing = asyncio.Event()
+        self._loading: set[asyncio.Task[Attempt]] = set()
         self._in_use: Counter[Lane] = Counter()
         self._is_draining = False
         self._is_lost = False
@@ -105,6 +109,7 @@ class Worker:
             attempt_timeout_seconds=self._options.attempt_timeout_seconds,
             isolation=self._isolation,
         )
+        self._hooks = executor.Hooks(on_loaded=self._track, on_called=self._free_slot, on_done=self._forget)
         keeper = LeaseKeeper(
             self._db,
             self.id,
@@ -157,7 +162,7 @@ class Worker:
             agents=self._versions,
             claim_limit=max(LEAST_CLAIM, self._options.slots.total // CLAIMS_PER_ROUND),
             demand=self._demand,
-            holds=lambda key: key in self._tasks,
+            holds=lambda key: key in self._held,
             on_claimed=self._reserve_slots,
             start=self._start_attempts,
             on_lease_lost=self._lose_lease,
@@ -250,34 +255,28 @@ class Worker:
 
     def _start_attempts(self, claimed: list[ClaimedRun]) -> None:
         for claim in claimed:
-            task = asyncio.get_running_loop().create_task(self._attempt(claim))
-            self._tasks[claim.key] = task
-            task.add_done_callback(partial(self._forget, claim.key))
-
-    def _forget(self, key: AttemptKey, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(key, None)
-        if not task.cancelled():
-            task.result()
-
-    async def _attempt(self, claim: ClaimedRun) -> None:
-        waited_ms = (claim.claimed_at - claim.created_at) / 1000
-        self._emitter.emit(RunClaimed(claim.run_id, claim.attempt, claim.agent, claim.lane, self.id, waited_ms))
-        hooks = executor.Hooks(on_loaded=self._track, on_called=lambda attempt: self._free_slot(attempt.claim))
-        try:
-            await executor.run(claim, self._agents[claim.agent], self._services, hooks)
-        finally:
-            self._free_slot(claim)
+            self._held.add(claim.key)
+            waited_ms = (claim.claimed_at - claim.created_at) / 1000
+            self._emitter.emit(RunClaimed(claim.run_id, claim.attempt, claim.agent, claim.lane, self.id, waited_ms))
+            loading = executor.start(claim, self._agents[claim.agent], self._services, self._hooks)
+            if loading is not None:
+                self._loading.add(loading)
+                loading.add_done_callback(self._loading.discard)
 
     def _track(self, attempt: Attempt) -> None:
         self._running[attempt.claim.key] = attempt
         if self._is_lost:
             attempt.stop("lost")
 
-    def _free_slot(self, claim: ClaimedRun) -> None:
+    def _free_slot(self, attempt: Attempt) -> None:
         """The slot is free once the handler has ended; its settlement goes out with the claim that fills it again."""
-        if claim.key in self._running:
-            del self._running[claim.key]
-            self._in_use[claim.lane] -= 1
+        del self._running[attempt.claim.key]
+        self._in_use[attempt.claim.lane] -= 1
+
+    def _forget(self, attempt: Attempt) -> None:
+        self._held.discard(attempt.claim.key)
+        if not self._held:
+            self._holds_nothing.set()
 
     # --- stopping --------------------------------------------------------------------------
 
@@ -312,19 +311,30 @@ class Worker:
         """
         self._is_draining = True
         self._pump.stop_claiming()
-        if self._tasks and not self._is_lost:
-            self._emitter.emit(WorkerDraining(self.id, len(self._tasks), self._options.drain_seconds))
-            await asyncio.wait(set(self._tasks.values()), timeout=self._options.drain_seconds)
+        if self._held and not self._is_lost:
+            self._emitter.emit(WorkerDraining(self.id, len(self._held), self._options.drain_seconds))
+            await self._until_done(self._options.drain_seconds)
         released = 0
-        while self._tasks and self._pump.paused_seconds < CLOSE_SECONDS:
+        while self._held and self._pump.paused_seconds < CLOSE_SECONDS:
             released = max(released, len(self._running))
-            for key in tuple(self._running):
-                self._stop_attempt(key, "released", "its worker was stopped")
-            await asyncio.wait(set(self._tasks.values()), timeout=0.1)
-        self._is_clean = await self._pump.close(CLOSE_SECONDS) and not self._tasks
-        for task in tuple(self._tasks.values()):
-            task.cancel()
+            self._release()
+            await self._until_done(RELEASE_LOOK_SECONDS)
+        self._is_clean = await self._pump.close(CLOSE_SECONDS) and not self._held
+        self._release()
+        for loading in tuple(self._loading):
+            loading.cancel()
         self._emitter.emit(WorkerStopped(self.id, released))
+
+    def _release(self) -> None:
+        for key in tuple(self._running):
+            self._stop_attempt(key, "released", "its worker was stopped")
+
+    async def _until_done(self, seconds: float) -> None:
+        """Until everything that this worker holds is settled, or the time is over."""
+        self._holds_nothing.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._holds_nothing.wait()
 
     async def _say_goodbye(self) -> None:
         if self._is_lost or not self._is_clean:
