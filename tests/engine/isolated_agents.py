@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ async def everything(ctx: Context, number: int) -> dict[str, Any]:
 @app.agent(isolation="process")
 def leaf(ctx: SyncContext, number: int) -> int:
     return ctx.step("more", lambda: number + 1)
+
+
+def rename(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {"find": results["look up"]}
+
+
+@app.agent(isolation="process", state_version=2, migrations={1: rename})
+async def renamed(ctx: Context) -> str:
+    found: str = await ctx.step("find", str, "nobody")
+    await ctx.wait_for("go")
+    return found
 
 
 @app.agent(isolation="process", secrets=("OWN_SECRET",))

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 from pilothouse import App, Context
 from tests.engine.conftest import Start
@@ -70,3 +71,32 @@ async def test_text_that_looks_dangerous_is_kept_as_it_is(database_url: str, sta
     platform = await start(app, url=database_url)
 
     assert await platform.run("carrier", {"value": text}) == [text, text]
+
+
+class Picky(BaseModel):
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def _look(cls, name: str) -> str:
+        raise ZeroDivisionError("the validator breaks")
+
+
+async def test_an_input_type_that_breaks_fails_the_attempt_like_the_handler_itself(start: Start) -> None:
+    app = App("bad")
+
+    @app.agent(max_attempts=1)
+    async def picky(input: Picky) -> None:
+        raise AssertionError("never called")
+
+    @app.agent
+    async def other() -> str:
+        return "fine"
+
+    platform = await start(app)
+    broken, fine = await platform.submit("picky", {"name": "Ada"}), await platform.submit("other")
+    await platform.run_until_idle()
+
+    run = await platform.get(broken)
+    assert (run["state"], run["error"]["type"]) == ("failed", "ZeroDivisionError")
+    assert (await platform.get(fine))["state"] == "succeeded"

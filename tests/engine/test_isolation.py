@@ -60,6 +60,28 @@ async def test_every_operation_works_from_a_process_of_its_own(platform: TestPla
     assert {attempt["state"] for attempt in story["attempts"]} == {"suspended", "succeeded"}
 
 
+async def test_checkpoints_of_older_code_are_migrated_in_the_process(tmp_path: Path) -> None:
+    older = App("isolated")
+
+    @older.agent
+    async def renamed(ctx: Context) -> str:
+        found: str = await ctx.step("look up", str, "Ada")
+        await ctx.wait_for("go")
+        return found
+
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    async with TestPlatform(older, url=url) as platform:
+        run_id = await platform.submit("renamed")
+        await platform.run_until_idle()
+
+    async with TestPlatform(app, url=url) as platform:
+        await platform.signal(run_id, "go")
+        await platform.run_until_idle()
+        run = await platform.get(run_id)
+
+    assert (run["state"], run["output"]) == ("succeeded", "Ada"), run["error"]
+
+
 async def test_attempts_see_the_secrets_of_their_agent_and_no_others(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
