@@ -237,13 +237,14 @@ class Pump:
         return asked
 
     async def _run_cycle(self, load: _Load, demand: Demand | None) -> None:
-        """The next cycle starts before what this one answers takes its turns of the loop: the database is kept busy."""
+        """The next cycle is on its way before anybody hears of this one: the database is kept busy."""
         written = await self._written(load, demand)
         self._logging.difference_update(line.key for line in load.logs)
         if demand is not None:
             self._answer_claim(written.claimed, demand)
         self._free += 1
         self._start_cycle()
+        await asyncio.sleep(0)
         self._owner.start(written.claimed)
         self._answer(load, written)
 

@@ -252,10 +252,10 @@ class Worker:
         for claim in claimed:
             self._in_use[claim.lane] += 1
             self._running[claim.key] = None
+            self._held.add(claim.key)
 
     def _start_attempts(self, claimed: list[ClaimedRun]) -> None:
         for claim in claimed:
-            self._held.add(claim.key)
             waited_ms = (claim.claimed_at - claim.created_at) / 1000
             self._emitter.emit(RunClaimed(claim.run_id, claim.attempt, claim.agent, claim.lane, self.id, waited_ms))
             loading = executor.start(claim, self._agents[claim.agent], self._services, self._hooks)
