@@ -57,7 +57,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
     """The median of several rounds, each on a new database."""
-    runs, batch = int(6000 * scale), product.SLOTS
+    runs, batch = int(12_000 * scale), product.SLOTS
     drained = [_run(product.drain_rate(new_url(), "noop", runs)) for _ in range(ROUNDS)]
     drain_floor = [floor.drain_rates(new_url(), runs, batch, 0)[0] for _ in range(ROUNDS)]
     alone = statistics.median(drained)
@@ -65,12 +65,14 @@ def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Fi
     held = int(HELD * scale)
     crowded = statistics.median(_crowded_rate(new_url(), held, runs) for _ in range(ROUNDS))
     yield Figure(store, f"the same beside {held:,} held runs", "/s", crowded, alone)
+    hurried = statistics.median(_hurried_rate(new_url(), held, runs) for _ in range(ROUNDS))
+    yield Figure(store, f"the same with {held:,} queued behind", "/s", hurried, alone)
     with_steps = [10 * _run(product.drain_rate(new_url(), "ten_steps", runs // 10)) for _ in range(ROUNDS)]
     step_floor = [floor.drain_rates(new_url(), runs // 10, batch, 10)[1] for _ in range(ROUNDS)]
     yield Figure(store, "checkpoints", "/s", statistics.median(with_steps), statistics.median(step_floor))
-    yield from _submits(store, new_url, runs)
+    yield from _submits(store, new_url, runs // 2)
     one, two = (
-        statistics.median(_run(product.drained_by_processes(new_url(), 4 * runs, count)) for _ in range(ROUNDS))
+        statistics.median(_run(product.drained_by_processes(new_url(), 2 * runs, count)) for _ in range(ROUNDS))
         for count in (1, 2)
     )
     yield Figure(store, "drained by two worker processes, beside one", "/s", two, one)
@@ -84,8 +86,15 @@ def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Fi
 
 
 def _crowded_rate(url: str, held: int, runs: int) -> float:
-    floor.fill(url, held)
+    """With runs of an agent that nobody runs in the queue."""
+    floor.fill(url, held, agent="held")
     return _run(product.drain_rate(url, "noop", runs))
+
+
+def _hurried_rate(url: str, queued: int, runs: int) -> float:
+    """With more runs in the queue than are waited for."""
+    floor.fill(url, queued, agent="noop")
+    return _run(product.queue_rate(url, "noop", runs))
 
 
 def processes() -> Iterator[Figure]:

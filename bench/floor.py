@@ -121,12 +121,12 @@ def _columns(rows: Rows) -> list[list[object]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def fill(url: str, count: int) -> None:
-    """Queues runs of an agent that nobody runs."""
+def fill(url: str, count: int, *, agent: str) -> None:
+    """Queues runs."""
     floor = Floor(url)
     for _ in range(0, count, 500):
         floor.submit([new_id() for _ in range(500)])
-    floor.say("UPDATE runs SET agent = 'held'")
+    floor.say(f"UPDATE runs SET agent = '{agent}'")
 
 
 def submit_rate(url: str, count: int, batch: int) -> float:

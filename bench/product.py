@@ -108,6 +108,21 @@ async def drain_rate(url: str, agent: str, count: int) -> float:
             return count / (time.perf_counter() - started)
 
 
+async def queue_rate(url: str, agent: str, count: int) -> float:
+    """Runs per second from the worker's start until so many runs of a longer queue have succeeded."""
+    async with opened(url) as db:
+        started = time.perf_counter()
+        async with working(db):
+            while (done := await db.read(lambda tx: _succeeded_runs(tx, agent))) < count:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
+            return done / (time.perf_counter() - started)
+
+
+def _succeeded_runs(tx: Transaction, agent: str) -> int:
+    rows = counters.read(tx, "runs")
+    return sum(row["value"] for row in rows if row["agent"] == agent and row["label"] == "succeeded")
+
+
 async def drained_by_processes(url: str, count: int, processes: int) -> float:
     """Runs per second of so many worker processes, from the first claim to the last settle."""
     async with opened(url) as db:

@@ -10,7 +10,7 @@ from pilothouse.control import checks, runs
 from pilothouse.control.admission import FRESH_SECONDS, Admission
 from pilothouse.control.runs import Submitted, Submitter
 from pilothouse.domain.queues import QueueLimits
-from pilothouse.errors import QueueFull
+from pilothouse.errors import Conflict, QueueFull
 from pilothouse.store.database import Database
 from tests.control.steps import card, claim, demand, ended, register, request, settle, start_worker
 
@@ -69,6 +69,20 @@ async def test_a_refusal_says_when_to_come_back_and_stores_nothing(database: Dat
         await submitter.submit(request())
     assert raised.value.retry_after_seconds > 0
     assert len(database.administer(lambda tx: tx.fetch_all("SELECT id FROM runs"))) == 1
+
+
+async def test_who_asks_again_for_an_accepted_run_is_told_of_it_however_full_the_queue_is(database: Database) -> None:
+    register(database, card("echo"))
+    submitter = Submitter(database, QueueLimits(per_tenant=1))
+    accepted = await submitter.submit(request(idempotency_key="once"))
+
+    again = await submitter.submit(request(idempotency_key="once"))
+
+    assert (again.id, again.is_new) == (accepted.id, False)
+    with pytest.raises(Conflict, match="from another input"):
+        await submitter.submit(request(idempotency_key="once", input={"text": "other"}))
+    with pytest.raises(QueueFull):
+        await submitter.submit(request(idempotency_key="twice"))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["low", "normal"])), max_size=30), st.data())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -428,12 +428,33 @@ def reap_workers(tx: Transaction, *, principal: str) -> list[AttemptKey]:
                 )
             ],
         )
-        lost = [_lost(row, worker["id"]) for row in tx.fetch_all("running_attempts", worker_id=worker["id"])]
+        reason = f"worker {worker['id']} lost its lease"
+        lost = [_lost(row, worker["id"], reason) for row in _running_attempts(tx, worker["id"])]
         reaped.extend(settle_attempts(tx, lost, principal=principal))
     return reaped
 
 
-def _lost(row: Row, worker_id: str) -> Settlement:
+def held_by(tx: Transaction, worker_id: str) -> list[AttemptKey]:
+    """The attempts that a worker holds."""
+    return [(row["run_id"], row["number"]) for row in _running_attempts(tx, worker_id)]
+
+
+def lose_attempts(tx: Transaction, worker_id: str, keys: Collection[AttemptKey]) -> set[AttemptKey]:
+    """Ends those attempts that their worker still holds and knows nothing of; their runs go on in another attempt.
+
+    Returns which. Raises LeaseLost.
+    """
+    fence_worker(tx, worker_id)
+    rows = [row for row in _running_attempts(tx, worker_id) if (row["run_id"], row["number"]) in keys]
+    reason = f"worker {worker_id} does not know of it any more"
+    return settle_attempts(tx, [_lost(row, worker_id, reason) for row in rows], principal=f"worker:{worker_id}")
+
+
+def _running_attempts(tx: Transaction, worker_id: str) -> list[Row]:
+    return tx.fetch_all("running_attempts", worker_id=worker_id)
+
+
+def _lost(row: Row, worker_id: str, reason: str) -> Settlement:
     limits = Limits(row["max_attempts"], row["max_losses"], LOSS_BACKOFF)
     following = next_state(
         "lost", Spent(row["failures"], row["losses"]), limits, delay_seconds=None, jitter=random.random()
@@ -449,5 +470,5 @@ def _lost(row: Row, worker_id: str) -> Settlement:
         ending="lost",
         next=following,
         error=error,
-        reason=f"worker {worker_id} lost its lease",
+        reason=reason,
     )

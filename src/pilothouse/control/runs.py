@@ -15,7 +15,7 @@ from pilothouse.control.coalescer import Coalescer
 from pilothouse.domain.lanes import LANE_ORDER
 from pilothouse.domain.queues import QueueLimits
 from pilothouse.domain.runs import PRIORITIES, RunState
-from pilothouse.errors import Conflict, FieldError, InvalidInput, NotFound, Refused
+from pilothouse.errors import Conflict, FieldError, InvalidInput, NotFound, QueueFull, Refused
 from pilothouse.store.database import Database, Row, Transaction
 
 WAKE_RUNS = "runs"
@@ -86,9 +86,22 @@ def submit_runs(
     Without an `admission` the queues take them however full they are: what is due by a promise made before.
     """
     planned = plan_runs(tx, requests)
-    if admission is not None:
-        planned = admission.admit(tx, planned, SystemClock().monotonic())
-    return insert_planned(tx, requests, planned)
+    if admission is None:
+        return insert_planned(tx, requests, planned)
+    answers = insert_planned(tx, requests, admission.admit(tx, planned, SystemClock().monotonic()))
+    if not any(isinstance(answer, QueueFull) for answer in answers):
+        return answers
+    known = _known_of_turned_away(tx, planned, answers)
+    return [known.get(request.id, answer) for request, answer in zip(requests, answers, strict=True)]
+
+
+def _known_of_turned_away(
+    tx: Transaction, planned: Sequence[Row | Refused], answers: Sequence[Submitted | Refused]
+) -> dict[str, Submitted | Refused]:
+    """A run that was accepted before takes no room: who asks for it again is told of it, however full its queue is."""
+    rows = [row for row, a in zip(planned, answers, strict=True) if isinstance(a, QueueFull) and isinstance(row, dict)]
+    keyed = [row for row in rows if row["idempotency_key"] is not None]
+    return _answers_of_known_keys(tx, blobs.pack(keyed, "input").rows) if keyed else {}
 
 
 def insert_planned(

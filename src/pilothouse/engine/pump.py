@@ -7,6 +7,7 @@ commit and a busy worker pays one commit for many. Each write is fenced by its a
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -136,7 +137,7 @@ class Pump:
         self._owner = owner
         self._waiting = _Load()
         self._free = IN_FLIGHT[db.dialect]
-        self._cycles: set[asyncio.Task[None]] = set()
+        self._cycles: dict[asyncio.Task[None], float] = {}
         self._hungry: frozenset[Lane] = frozenset()
         self._logging: set[AttemptKey] = set()
         self._promised: list[Demand] = []
@@ -191,6 +192,11 @@ class Pump:
         """How long the database has been away; 0 while it answers."""
         return 0.0 if self._paused_at is None else self._db.clock.monotonic() - self._paused_at
 
+    @property
+    def under_way_since(self) -> float:
+        """When the oldest cycle began that is not over yet, on the monotonic clock; infinity where all are over."""
+        return min(self._cycles.values(), default=math.inf)
+
     async def close(self, patience_seconds: float) -> bool:
         """Waits until everything that was asked for is written; False where the database stayed away for too long."""
         while (self._cycles or self._is_asked) and self.paused_seconds < patience_seconds:
@@ -219,7 +225,7 @@ class Pump:
             self._promised.append(demand)
         self._logging.update(line.key for line in load.logs)
         task = asyncio.get_running_loop().create_task(self._run_cycle(load, demand))
-        self._cycles.add(task)
+        self._cycles[task] = self._db.clock.monotonic()
         task.add_done_callback(self._forget_cycle)
 
     def _demand(self) -> Demand | None:
@@ -249,7 +255,7 @@ class Pump:
         self._answer(load, written)
 
     def _forget_cycle(self, task: asyncio.Task[None]) -> None:
-        self._cycles.discard(task)
+        del self._cycles[task]
         if not task.cancelled():
             task.result()
 

@@ -26,6 +26,7 @@ from pilothouse.engine.isolation import Isolation, check_isolated
 from pilothouse.engine.lease import LeaseKeeper, LeaseTerms
 from pilothouse.engine.pump import Owner, Pump
 from pilothouse.engine.reader import DatabaseReader
+from pilothouse.engine.strays import Strays
 from pilothouse.engine.threads import Threads
 from pilothouse.errors import StoreError, StoreUnavailable
 from pilothouse.store.database import Database
@@ -109,6 +110,7 @@ class Worker:
             attempt_timeout_seconds=self._options.attempt_timeout_seconds,
             isolation=self._isolation,
         )
+        self._strays = Strays(self._db, self.id, self._pump, lambda key: key in self._held)
         self._hooks = executor.Hooks(on_loaded=self._track, on_called=self._free_slot, on_done=self._forget)
         keeper = LeaseKeeper(
             self._db,
@@ -201,6 +203,7 @@ class Worker:
         """Acts on the hints so far; how long to wait for the next ones, in seconds."""
         hinted, self._hinted = self._hinted, set()
         try:
+            await self._give_up_strays()
             if self._running and self._should_look_for_cancels(hinted):
                 await self._cancel_asked()
             if not self._options.is_enabled or self._demand().is_empty:
@@ -218,6 +221,13 @@ class Worker:
 
     def _tell_fault(self, error: Exception) -> None:
         self._emitter.emit(WorkerFault(self.id, f"{type(error).__name__}: {error}", error))
+
+    async def _give_up_strays(self) -> None:
+        strays = await self._strays.give_up()
+        if strays:
+            names = ", ".join(f"{run_id}.{number}" for run_id, number in sorted(strays))
+            self._emitter.emit(WorkerFault(self.id, f"gave up attempts that it did not know of: {names}"))
+            self._db.notify(WAKE_RUNS)
 
     def _should_look_for_cancels(self, hinted: set[str]) -> bool:
         """At once when told so; at a bounded rate when the hint says only that something has changed."""
