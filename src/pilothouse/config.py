@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -117,6 +118,9 @@ class Settings(BaseSettings):
     retention_days: float = Field(
         30.0, ge=0, description="How long ended runs are kept; dead letters until they are dealt with. 0: for ever."
     )
+    audit_retention_days: float = Field(
+        0.0, ge=0, description="How long sealed records of the audit are kept; no shorter than the runs. 0: for ever."
+    )
     webhook_secret: str | None = Field(
         None, min_length=16, description="What webhooks are signed with; without one a worker delivers none."
     )
@@ -144,6 +148,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"lease_seconds is {self.lease_seconds:g}, but a lease must last at least two renewals of "
                 f"{self.renew_interval_seconds:g} s (renew_interval_seconds)"
+            )
+        if 0 < self.audit_retention_days < (self.retention_days or math.inf):
+            raise ValueError(
+                f"audit_retention_days is {self.audit_retention_days:g}, but the audit must outlast the runs: "
+                f"retention_days is {self.retention_days:g} (0: for ever)"
             )
         if self.log_destination != "stderr" and not self.log_destination.startswith("file:"):
             raise ValueError(f"log_destination is {self.log_destination!r}; use stderr or file:PATH")

@@ -30,7 +30,7 @@ ALL_ROLES: frozenset[Role] = frozenset({"api", "worker", "scheduler"})
 
 DAY_US = 86_400_000_000
 RETENTION_SECONDS = 60.0
-"""How often the scheduler looks for runs that were kept long enough."""
+"""How often the scheduler looks for what was kept long enough."""
 
 API_CLOSE_SECONDS = 5
 """How long open requests and streams may take to end when the API stops."""
@@ -159,9 +159,8 @@ class Platform:
             Chore("schedules", interval, self._fire_schedules),
             Chore("seal", interval, Sealer(self.db).seal),
         ]
-        if self.settings.retention_days:
-            pruner = Pruner(self.db, int(self.settings.retention_days * DAY_US))
-            chores.append(Chore("retention", RETENTION_SECONDS, pruner.prune))
+        pruner = Pruner(self.db, _kept_us(self.settings.retention_days), _kept_us(self.settings.audit_retention_days))
+        chores.append(Chore("retention", RETENTION_SECONDS, pruner.prune))
         await Scheduler(self.db, chores, emitter).run(stop)
 
     async def _fire_schedules(self) -> None:
@@ -191,6 +190,11 @@ class Platform:
         stopper = asyncio.create_task(_stop_server(server, stop))
         await server.serve(sockets=[self._socket])
         stopper.cancel()
+
+
+def _kept_us(days: float) -> int | None:
+    """In microseconds; 0 days stand for ever."""
+    return int(days * DAY_US) if days else None
 
 
 @contextmanager

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from pilothouse.clock import FrozenClock
 from pilothouse.control import audit, checks, seals
+from pilothouse.control.retention import Pruner
 from pilothouse.errors import ConfigError
-from pilothouse.store.database import Database, Transaction
-from tests.control.steps import card, register, request, submit_all
+from pilothouse.store.database import Database, Transaction, open_database
+from pilothouse.store.migrations import migrate
+from tests.control.steps import card, claim, ended, register, request, settle, start_worker, submit, submit_all
+
+DAY_US = 86_400_000_000
 
 
 @pytest.fixture
@@ -135,3 +141,100 @@ async def test_a_number_taken_before_a_commit_that_is_yet_to_come_is_waited_for(
     done = await seals.verify(database)
     assert (done.findings, done.records, done.unsealed) == ([], 2, 0)
     assert [row["action"] for row in [*await follower.next(), *await follower.next()]] == ["late", "agent.registered"]
+
+
+@pytest.fixture
+def aged(database_url: str) -> Iterator[Database]:
+    clock = FrozenClock(1_800_000_000_000_000)
+    db = open_database(database_url, clock=clock)
+    db.start()
+    migrate(db)
+    register(db, card("echo"))
+    yield db
+    db.close()
+
+
+async def test_old_records_leave_a_whole_seal_at_a_time_and_the_chain_stays(aged: Database) -> None:
+    assert isinstance(aged.clock, FrozenClock)
+    sealer = seals.Sealer(aged)
+    first = submit(aged)
+    (claimed,) = claim(aged, start_worker(aged))
+    await sealer.seal()
+    aged.clock.advance(seconds=40 * 86_400)
+    submit_all(aged, request(), request())
+    await sealer.seal()
+    before = await seals.verify(aged)
+    anchor = before.head
+
+    await Pruner(aged, None, 30 * DAY_US).prune()
+    await sealer.seal()
+    done = await seals.verify(aged, anchor=anchor)
+
+    assert (done.holds, done.pruned, done.records) == (True, 4, 3), "two submits, and what tells of the pruning"
+    kept = await audit.tail(aged)
+    assert [record["action"] for record in kept] == ["audit.pruned", "run.submitted", "run.submitted"]
+    assert (kept[0]["entity_id"], kept[0]["reason"]) == ("seals 1 to 1", "4 records, up to number 4")
+    settle(aged, ended(claimed))
+    broken = [v for v in await checks.check(aged, grace_us=10**15) if not v.holds]
+    assert not broken, "an attempt whose claim has left the audit is taken at its word"
+    assert [record["action"] for record in await audit.tail(aged, entity_id=first)] == ["run.succeeded"]
+
+
+async def test_a_copy_of_a_pruned_audit_is_proved_too(aged: Database) -> None:
+    assert isinstance(aged.clock, FrozenClock)
+    await seals.Sealer(aged).seal()
+    aged.clock.advance(seconds=40 * 86_400)
+    await Pruner(aged, None, 30 * DAY_US).prune()
+    await seals.Sealer(aged).seal()
+    lines: list[str] = []
+    await seals.export(aged, lines.append)
+
+    done = seals.verify_lines(lines)
+
+    assert (done.holds, done.seals, done.pruned, done.records) == (True, 2, 1, 1)
+
+
+@pytest.mark.corrupts
+async def test_a_record_where_all_have_left_is_found(aged: Database) -> None:
+    assert isinstance(aged.clock, FrozenClock)
+    submit_all(aged, request())
+    await seals.Sealer(aged).seal()
+    aged.clock.advance(seconds=40 * 86_400)
+    await Pruner(aged, None, 30 * DAY_US).prune()
+    forged = "UPDATE audit SET seq = 2 WHERE action = 'audit.pruned'"
+    if aged.dialect == "postgres":
+        forged = f"ALTER TABLE audit ALTER seq DROP IDENTITY; {forged}"
+    aged.administer(lambda tx: [tx.execute(each) for each in forged.split(";")])
+
+    found = (await seals.verify(aged)).findings
+    assert [(each.seal, each.seq, each.problem) for each in found] == [(1, 2, "inserted")]
+
+
+async def test_what_is_not_sealed_or_not_old_stays(aged: Database) -> None:
+    assert isinstance(aged.clock, FrozenClock)
+    await seals.Sealer(aged).seal()
+    aged.clock.advance(seconds=29 * 86_400)
+    submit_all(aged, request())
+    await Pruner(aged, None, 30 * DAY_US).prune()
+    assert len(await audit.tail(aged)) == 2
+    aged.clock.advance(seconds=40 * 86_400)
+    await Pruner(aged, None, None).prune()
+    assert len(await audit.tail(aged)) == 2
+
+    await Pruner(aged, None, 30 * DAY_US).prune()
+
+    assert [record["action"] for record in await audit.tail(aged)] == ["audit.pruned", "run.submitted"]
+
+
+async def test_many_small_seals_leave_together(aged: Database) -> None:
+    assert isinstance(aged.clock, FrozenClock)
+    sealer = seals.Sealer(aged)
+    for _ in range(2 * seals.SEALS_AT_ONCE + 5):
+        submit_all(aged, request())
+        await sealer.seal()
+    aged.clock.advance(seconds=40 * 86_400)
+    await Pruner(aged, None, 30 * DAY_US).prune()
+
+    told = await audit.tail(aged)
+    assert [record["entity_id"] for record in told] == ["seals 201 to 205", "seals 101 to 200", "seals 1 to 100"]
+    assert (await seals.verify(aged)).pruned == 206

@@ -75,7 +75,7 @@ async def eats(ctx: Context, megabytes: int) -> int:
     return len(bytearray(megabytes * 1024 * 1024))
 
 
-@app.agent(isolation="process", max_attempts=1, timeout_seconds=0.3)
+@app.agent(isolation="process", max_attempts=1, timeout_seconds=2.0)
 async def never_yields(ctx: Context, evidence: str) -> None:
     Path(evidence).write_text(str(os.getpid()))  # noqa: ASYNC240 - the process is its own
     while True:

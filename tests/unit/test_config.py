@@ -84,6 +84,8 @@ def test_an_override_of_none_is_no_override() -> None:
         ('log_level = "loud"\n', "setting log_level = 'loud' (pilothouse.toml)"),
         ('lanes = "fast=1"\n', "'fast=1' is not LANE=SLOTS"),
         ("lease_seconds = 5\n", "lease_seconds is 5, but a lease must last at least two renewals of 3 s"),
+        ("audit_retention_days = 7\n", "audit_retention_days is 7, but the audit must outlast the runs"),
+        ("retention_days = 0\naudit_retention_days = 900\n", "retention_days is 0 (0: for ever)"),
         ('log_destination = "syslog"\n', "log_destination is 'syslog'; use stderr or file:PATH"),
         ("max_concurrent_runs = 3\n", "max_concurrent_runs is 3, but the lanes reserve 14"),
     ],

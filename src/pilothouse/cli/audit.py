@@ -113,6 +113,8 @@ def _print_verification(done: seals.Verification) -> None:
         out.print(f"[bold red]✗[/bold red] seal {finding.seal}: {what}", soft_wrap=True)
     if done.holds:
         out.print(f"[green]✓[/green] {done.records} records under {done.seals} seals are as they were written")
+    if done.pruned:
+        out.print(f"  {done.pruned} older records have left the audit; their seals are in the chain", style="dim")
     if done.unsealed:
         out.print(f"  {done.unsealed} records are not sealed yet; the scheduler seals them", style="dim")
     if done.head:

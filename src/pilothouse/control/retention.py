@@ -1,4 +1,4 @@
-"""Retention: runs that ended long ago are taken out of the run log, a batch at a time. Their audit stays."""
+"""Retention: runs that ended long ago leave the run log, a batch at a time; the audit is pruned in its own time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pilothouse.clock import first_id, isoformat
-from pilothouse.control import audit, blobs, counters
+from pilothouse.control import audit, blobs, counters, seals
 from pilothouse.control.instants import now
 from pilothouse.store.database import Database, Row, Transaction
 
@@ -17,15 +17,30 @@ BATCHES_PER_TURN = 20
 
 @dataclass(slots=True)
 class Pruner:
-    """Prunes what is older than `keep_us`, in microseconds, and remembers how far it has looked."""
+    """Prunes runs and records of the audit that are older than so many microseconds; None keeps them for ever.
+
+    Remembers how far it has looked.
+    """
 
     db: Database
-    keep_us: int
+    keep_us: int | None
+    keep_audit_us: int | None = None
     _after: str = ""
 
     async def prune(self) -> None:
+        if self.keep_us is not None:
+            await self._prune_runs(self.keep_us)
+        if self.keep_audit_us is not None:
+            await self._prune_audit(self.keep_audit_us)
+
+    async def _prune_audit(self, keep_us: int) -> None:
         for _ in range(BATCHES_PER_TURN):
-            pruned = await self.db.transaction(lambda tx: prune_batch(tx, keep_us=self.keep_us, after=self._after))
+            if not await self.db.transaction(lambda tx: seals.prune_seals(tx, keep_us=keep_us)):
+                return
+
+    async def _prune_runs(self, keep_us: int) -> None:
+        for _ in range(BATCHES_PER_TURN):
+            pruned = await self.db.transaction(lambda tx: prune_batch(tx, keep_us=keep_us, after=self._after))
             if len(pruned) < BATCH:
                 self._after = ""  # what was kept this time may be ripe the next
                 await self._sweep()

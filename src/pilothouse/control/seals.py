@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
+from pilothouse.control import audit
 from pilothouse.control.audit import Horizon
 from pilothouse.control.instants import now
 from pilothouse.domain.seals import Finding, Record, Seal, check_chain, check_records, make_seal
@@ -15,6 +16,9 @@ from pilothouse.store.database import Database, Row, Transaction
 
 BATCH = 5_000
 """Records of one seal, at most."""
+
+SEALS_AT_ONCE = 100
+"""How many seals one transaction prunes, at most."""
 
 FINDINGS_SHOWN = 100
 MAX_SEQ = 2**62
@@ -50,8 +54,36 @@ def seal_batch(tx: Transaction, *, up_to: int) -> bool:
         last_seq=records[-1]["seq"] if is_full else up_to,
         sealed_at=now(tx),
     )
-    tx.execute("insert_seal", **asdict(seal))
+    facts = asdict(seal)
+    del facts["pruned_through"]
+    tx.execute("insert_seal", **facts)
     return is_full
+
+
+def prune_seals(tx: Transaction, *, keep_us: int) -> int:
+    """Takes the records of the oldest seals out of the audit, as far as all of a seal's are older; of how many seals.
+
+    The seals stay, and with them the chain; a record says what left.
+    """
+    before, old, size = now(tx) - keep_us, list[Row](), 0
+    for seal in tx.fetch_all("kept_seals", limit=SEALS_AT_ONCE):
+        size += seal["records"]
+        if seal["through"] >= before or (old and size > BATCH):
+            break
+        old.append(seal)
+    if old:
+        _prune(tx, old)
+    return len(old)
+
+
+def _prune(tx: Transaction, old: Sequence[Row]) -> None:
+    first, last = old[0], old[-1]
+    through = max(seal["through"] for seal in old)
+    tx.execute("prune_seals", first=first["number"], last=last["number"], through=through)
+    tx.execute("prune_audit", first_seq=first["first_seq"], last_seq=last["last_seq"])
+    reason = f"{sum(seal['records'] for seal in old)} records, up to number {last['last_seq']}"
+    which, principal = f"seals {first['number']} to {last['number']}", "system:retention"
+    audit.record(tx, [audit.entry("audit.pruned", "retention", which, principal=principal, reason=reason)])
 
 
 def _last_seal(tx: Transaction) -> Seal | None:
@@ -61,10 +93,14 @@ def _last_seal(tx: Transaction) -> Seal | None:
 
 @dataclass(slots=True)
 class Verification:
-    """What verifying came to. `unsealed` records came after the last seal; `head` is that seal's hash."""
+    """What verifying came to. `unsealed` records came after the last seal; `head` is that seal's hash.
+
+    `records` were there to be verified; `pruned` ones have left the audit, and only their seals are left.
+    """
 
     seals: int = 0
     records: int = 0
+    pruned: int = 0
     unsealed: int = 0
     head: str | None = None
     findings: list[Finding] = field(default_factory=list)
@@ -104,7 +140,10 @@ def _verify(seals: Iterable[Seal], records_of: Callable[[Seal], Iterable[Record]
         broken = check_chain(seal, previous)
         done.findings += broken or check_records(seal, records_of(seal))
         done.seals += 1
-        done.records += seal.records
+        if seal.pruned_through is None:
+            done.records += seal.records
+        else:
+            done.pruned += seal.records
         done.head, previous = seal.hash, seal
         done.has_anchor = done.has_anchor or seal.hash == anchor
     if anchor is not None and not done.has_anchor:

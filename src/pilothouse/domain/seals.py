@@ -40,7 +40,11 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """`leaves` reads `seq:short,seq:short,…`; `sealed_at` is in microseconds; hashes are hex."""
+    """`leaves` reads `seq:short,seq:short,…`; `sealed_at` is in microseconds; hashes are hex.
+
+    `pruned_through` is the latest instant of its records once they have left the audit, in microseconds; None while
+    they are there. No hash covers it.
+    """
 
     number: int
     first_seq: int
@@ -51,6 +55,7 @@ class Seal:
     previous: str
     hash: str
     sealed_at: int
+    pruned_through: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,8 @@ def check_chain(seal: Seal, previous: Seal | None) -> list[Finding]:
 
 def check_records(seal: Seal, records: Iterable[Record]) -> list[Finding]:
     """Which records of a seal's span were changed, removed or inserted; `records` come in the order of `seq`."""
+    if seal.pruned_through is not None:
+        return [Finding(seal.number, record["seq"], "inserted") for record in records]
     sealed = dict(leaf.split(":") for leaf in seal.leaves.split(",") if leaf)
     findings, hashes = [], []
     for record in records:

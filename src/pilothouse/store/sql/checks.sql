@@ -25,7 +25,7 @@ HAVING count(attempts.number) <> runs.attempt OR coalesce(max(attempts.number), 
 LIMIT :limit
 
 -- name: check_settled_once
--- An attempt has exactly one audit record of its claim, and one of its end once it has ended.
+-- An attempt has exactly one audit record of its claim, and one of its end once it has ended; older ones may be pruned.
 SELECT attempts.run_id || '.' || attempts.number AS id,
     'claimed ' || coalesce(records.claims, 0) || ' times, settled ' || coalesce(records.settles, 0) || ' times' AS found
 FROM attempts LEFT JOIN (
@@ -33,8 +33,9 @@ FROM attempts LEFT JOIN (
         sum(CASE WHEN before = 'running' AND after <> 'running' THEN 1 ELSE 0 END) AS settles
     FROM audit WHERE entity = 'run' AND attempt IS NOT NULL GROUP BY entity_id, attempt
 ) AS records ON records.entity_id = attempts.run_id AND records.attempt = attempts.number
-WHERE coalesce(records.claims, 0) <> 1
-    OR coalesce(records.settles, 0) <> CASE WHEN attempts.state = 'running' THEN 0 ELSE 1 END
+WHERE attempts.started_at > coalesce((SELECT max(pruned_through) FROM audit_seals), -1)
+    AND (coalesce(records.claims, 0) <> 1
+        OR coalesce(records.settles, 0) <> CASE WHEN attempts.state = 'running' THEN 0 ELSE 1 END)
 LIMIT :limit
 
 -- name: check_foreign_checkpoint
