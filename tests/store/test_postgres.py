@@ -197,3 +197,26 @@ def test_a_missing_database_is_named(postgres_server_url: str, monkeypatch: pyte
 
     with pytest.raises(StoreError, match="absent"):
         open_database(postgres_server_url.rpartition("/")[0] + "/absent").start()
+
+
+def test_a_connection_that_is_in_use_while_the_database_is_closed_is_closed_after_it(
+    notes: Database, postgres_url: str
+) -> None:
+    is_working, may_end = threading.Event(), threading.Event()
+
+    def work(tx: Transaction) -> None:
+        tx.fetch_all("list_notes")
+        is_working.set()
+        assert may_end.wait(20)
+
+    working = threading.Thread(target=notes.transaction_blocking, args=(work,))
+    working.start()
+    assert is_working.wait(20)
+
+    notes.close()
+    may_end.set()
+    working.join(20)
+
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        wait_until(lambda: admin.execute(others).fetchone() == (0,))

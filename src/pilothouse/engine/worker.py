@@ -53,6 +53,7 @@ REGISTER_SECONDS = 1.0
 """How long to wait before the next try of a worker that could not register."""
 
 RELEASE_LOOK_SECONDS = 0.1
+RELEASED_NOTE = "its worker was stopped"
 
 CLOSE_SECONDS = 5.0
 """How long a worker tries to say good-bye to a database that is away."""
@@ -277,6 +278,8 @@ class Worker:
         self._running[attempt.claim.key] = attempt
         if self._is_lost:
             attempt.stop("lost")
+        elif self._is_draining:
+            attempt.stop("released", RELEASED_NOTE)
 
     def _free_slot(self, attempt: Attempt) -> None:
         """The slot is free once the handler has ended; its settlement goes out with the claim that fills it again."""
@@ -324,20 +327,29 @@ class Worker:
         if self._held and not self._is_lost:
             self._emitter.emit(WorkerDraining(self.id, len(self._held), self._options.drain_seconds))
             await self._until_done(self._options.drain_seconds)
-        released = 0
-        while self._held and self._pump.paused_seconds < CLOSE_SECONDS:
-            released = max(released, len(self._running))
-            self._release()
-            await self._until_done(RELEASE_LOOK_SECONDS)
-        self._is_clean = await self._pump.close(CLOSE_SECONDS) and not self._held
+        released = await self._release_all()
+        is_written = await self._pump.close(CLOSE_SECONDS)
+        if is_written and self._held:  # what a claim brought that was under way
+            released += await self._release_all()
+            is_written = await self._pump.close(CLOSE_SECONDS)
+        self._is_clean = is_written and not self._held
         self._release()
         for loading in tuple(self._loading):
             loading.cancel()
         self._emitter.emit(WorkerStopped(self.id, released))
 
+    async def _release_all(self) -> int:
+        """Until nothing is held any more, or the database stays away; how many attempts it took."""
+        released = 0
+        while self._held and self._pump.paused_seconds < CLOSE_SECONDS:
+            released = max(released, len(self._running))
+            self._release()
+            await self._until_done(RELEASE_LOOK_SECONDS)
+        return released
+
     def _release(self) -> None:
         for key in tuple(self._running):
-            self._stop_attempt(key, "released", "its worker was stopped")
+            self._stop_attempt(key, "released", RELEASED_NOTE)
 
     async def _until_done(self, seconds: float) -> None:
         """Until everything that this worker holds is settled, or the time is over."""

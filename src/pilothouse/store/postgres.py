@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources.abc import Traversable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -102,9 +103,8 @@ class PostgresDatabase:
             self._reads.reject_rest()
             self._writes.reject_rest()
             self._stop_hints()
-            while self._idle:
-                self._idle.pop().disconnect()
             self._threads = []
+            self._disconnect_idle()
 
     async def transaction(self, work: Work[T], *, is_patient: bool = False) -> T:
         call = AwaitedCall(work, is_patient=is_patient)
@@ -198,7 +198,14 @@ class PostgresDatabase:
             runner = self._new_runner()
         answer = runner.run(call, is_read=is_read)
         self._idle.append(runner)
+        if not self._threads:  # closed meanwhile, by somebody who did not wait for this call
+            self._disconnect_idle()
         return answer
+
+    def _disconnect_idle(self) -> None:
+        while self._idle:
+            with suppress(IndexError):  # another thread may take the last one
+                self._idle.pop().disconnect()
 
     def _new_runner(self, target: Target | None = None) -> Runner:
         return Runner(
