@@ -18,12 +18,13 @@ FEWEST_POINTS = 20
 EACH_POINT = {
     "before write_checkpoints": 4,
     "after write_checkpoints, before the commit": 4,
-    "before settle_attempts": 4,
-    "after settle_attempts, before the commit": 4,
-    "after claim_runs, before the commit": 4,
+    "before settle_attempts": 3,
+    "after settle_attempts, before the commit": 3,
+    "after claim_runs, before the commit": 3,
     "heard of the commit": 8,
 }
-"""The least a life passes: two steps, a timer and a child of the parent, and the child's own life."""
+"""The least a life passes: two steps, a timer and a child of the parent, and the child's own life. The parent is claimed
+a third time where its child has not ended before it asks for the result."""
 
 
 @pytest.mark.slow
