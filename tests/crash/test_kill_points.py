@@ -23,8 +23,8 @@ EACH_POINT = {
     "after claim_runs, before the commit": 3,
     "heard of the commit": 8,
 }
-"""The least a life passes: two steps, a timer and a child of the parent, and the child's own life. The parent is claimed
-a third time where its child has not ended before it asks for the result."""
+"""The least a life passes: two steps, a timer and a child of the parent, and the child's own life. The parent is
+claimed a third time where its child has not ended before it asks for the result."""
 
 
 @pytest.mark.slow
