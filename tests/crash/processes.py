@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -123,6 +124,18 @@ class Fleet:
     def kill(self, name: str) -> None:
         self.processes[name].kill()
         self.wait(name)
+
+    def storm(self, names: Sequence[str], arguments: Sequence[str], *, kills: int, executions: int) -> None:
+        """Kills one worker after the other, any of `names`, each after so many more executions, and starts it anew."""
+        seed = random.randrange(2**32)
+        sys.stdout.write(f"seed {seed}\n")  # shown when the test fails
+        chance = random.Random(seed)
+        for _ in range(kills):
+            wanted = len(self.executions()) + executions
+            eventually(lambda wanted=wanted: len(self.executions()) > wanted, "work between two kills")  # type: ignore[misc]
+            name = chance.choice(names)
+            self.kill(name)
+            self.start(name, "worker", *arguments)
 
     def log_of(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
-
 import httpx2
 
 from tests.crash.pgbouncer import SERVER_CONNECTIONS
-from tests.crash.processes import Fleet, eventually
+from tests.crash.processes import Fleet
 
 WIDE = ("--lanes", "normal=40", "--shared", "0")
 RUNS, STEPS, QUEENS, KILLS = 100, 5, 3, 3
@@ -21,12 +19,7 @@ def test_kills_behind_pgbouncer_lose_nothing(pooled_fleet: Fleet) -> None:
         fleet.start(name, "worker", *WIDE)
     ids = fleet.submit("worker_bee", RUNS, steps=STEPS, pause_seconds=0.01) + fleet.submit("queen", QUEENS, children=4)
 
-    for _ in range(KILLS):
-        seen = len(fleet.executions())
-        eventually(lambda seen=seen: len(fleet.executions()) > seen + 30, "work between two kills")  # type: ignore[misc]
-        name = random.choice(names)
-        fleet.kill(name)
-        fleet.start(name, "worker", *WIDE)
+    fleet.storm(names, WIDE, kills=KILLS, executions=30)
 
     assert fleet.until_ended(ids, seconds=90) == {"succeeded": RUNS + QUEENS}
     bees = {(each.run_id, each.step) for each in fleet.executions() if each.run_id in ids[:RUNS]}

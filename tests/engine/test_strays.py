@@ -11,6 +11,8 @@ from pilothouse.control.attempts import Settlement
 from pilothouse.engine import strays
 from pilothouse.engine.attempt import OnSettled
 from pilothouse.engine.pump import Pump
+from pilothouse.errors import StoreError
+from pilothouse.telemetry.events import Emitter, Event, RunDropped
 from tests.engine.conftest import Start
 
 WAIT_SECONDS = 30.0
@@ -51,6 +53,38 @@ async def test_a_run_whose_attempt_was_forgotten_goes_on(start: Start, monkeypat
     assert [attempt["state"] for attempt in story["attempts"]] == ["lost", "succeeded"]
     assert calls == [1], "the finished step is not executed again"
     assert any("does not know of it" in (record["reason"] or "") for record in story["audit"])
+
+
+async def test_an_end_that_cannot_be_written_is_told_and_the_run_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Event] = []
+    refusals: list[Exception] = [StoreError("the first"), StoreError("the second")]
+    settle = Pump.settle
+
+    def refuse_twice(self: Pump, settlement: Settlement, on_settled: OnSettled) -> None:
+        if refusals:
+            on_settled(refusals.pop(0))
+        else:
+            settle(self, settlement, on_settled)
+
+    app = App("t")
+
+    @app.agent
+    async def plain(ctx: Context) -> int:
+        return ctx.attempt
+
+    monkeypatch.setattr(Pump, "settle", refuse_twice)
+    monkeypatch.setattr("pilothouse.testing.Emitter", lambda: Emitter([seen.append]))
+    platform = await start(app, is_frozen=False)
+    run_id = await platform.submit("plain")
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (run := await platform.get(run_id))["state"] != "succeeded":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    assert run["output"] == 2
+    told = [event.reason for event in seen if isinstance(event, RunDropped)]
+    assert told == ["its end could not be written: the second"]
 
 
 async def test_attempts_that_are_known_are_left_alone(start: Start) -> None:

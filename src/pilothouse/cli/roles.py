@@ -111,7 +111,7 @@ def _serve(settings: Settings, app: App | None, roles: frozenset[Role], *, schem
     with new_runner() as runner:
         try:
             runner.run(_serve_until_stopped(Platform(settings, app, roles), schema, announce))
-        except PilothouseError:
+        except (PilothouseError, OSError):  # told in one line; anything else is a bug
             raise
         except Exception:
             get_logger("pilothouse.cli").exception("process.crashed")

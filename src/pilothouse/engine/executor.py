@@ -36,6 +36,8 @@ from pilothouse.telemetry.events import HandlerAbandoned, RunDropped, RunSettled
 
 OnEnded = Callable[[Ended], None]
 
+NOT_ITS_OWN = "the attempt was not this worker's any more"
+
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
@@ -83,7 +85,7 @@ def _begin(attempt: Attempt, hooks: Hooks) -> None:
 def _end(attempt: Attempt, hooks: Hooks, ended: Ended) -> None:
     hooks.on_called(attempt)
     if attempt.stop_reason == "lost":
-        _drop(attempt)
+        _drop(attempt, NOT_ITS_OWN)
         hooks.on_done(attempt)
     else:
         _write(attempt, hooks, settle(attempt, ended))
@@ -104,7 +106,7 @@ def _written(attempt: Attempt, hooks: Hooks, settlement: Settlement, is_last: bo
     if answer is True:
         _emit_settled(attempt, settlement)
     else:
-        _drop(attempt)
+        _drop(attempt, f"its end could not be written: {answer}" if is_refused else NOT_ITS_OWN)
     hooks.on_done(attempt)
 
 
@@ -339,6 +341,6 @@ def _emit_settled(attempt: Attempt, settlement: Settlement) -> None:
     )
 
 
-def _drop(attempt: Attempt) -> None:
+def _drop(attempt: Attempt, reason: str) -> None:
     claim = attempt.claim
-    attempt.services.emitter.emit(RunDropped(claim.run_id, claim.attempt, claim.agent))
+    attempt.services.emitter.emit(RunDropped(claim.run_id, claim.attempt, claim.agent, reason))

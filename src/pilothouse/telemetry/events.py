@@ -101,13 +101,14 @@ class RunSettled(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunDropped(Event):
-    """A late worker's result: its attempt was no longer its own."""
+    """A result that nobody will see: its attempt was no longer its worker's, or its end could not be written."""
 
     name: ClassVar[str] = "run.dropped"
     level: ClassVar[str] = "warning"
     run_id: str
     attempt: int
     agent: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
