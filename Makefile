@@ -10,11 +10,21 @@ BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 PYTEST := $(BIN)/python -m pytest
 CODE := $(wildcard src tests bench examples)
+# What needs no server and no process of its own.
+FAST := tests/unit tests/architecture tests/docs tests/telemetry
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+LOCK := $(COMPILE) pyproject.toml
+# A server of MLflow for the tests, apart from the project: its packages are heavy, and its pins would bind ours.
+# The environment variable MLFLOW_VENV puts it elsewhere, where several checkouts can share it.
+MLFLOW := $(or $(MLFLOW_VENV),.venv-mlflow)
+MLFLOW_PINS := --no-deps --require-hashes --requirement
+# What MLflow depends on for data science and containers; `mlflow server` does without.
+MLFLOW_WITHOUT := contourpy cycler docker fonttools joblib kiwisolver matplotlib mlflow-tracing narwhals pillow \
+	prettytable pyarrow pyparsing pywin32 scikit-learn scipy skops threadpoolctl waitress wcwidth
 
-.PHONY: help demo test check bench lock format clean
+.PHONY: help demo test check bench lock mlflow format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +32,7 @@ help: ## list the targets
 demo: $(VENV)/.runtime ## run the main job end to end on the embedded store
 	@$(BIN)/pilothouse demo
 
-test: $(VENV)/.dev ## run the whole test suite, real PostgreSQL included
+test: $(VENV)/.dev mlflow ## run the whole test suite, real PostgreSQL and MLflow included
 	@$(PYTEST) -n 2 --dist worksteal
 
 check: $(VENV)/.dev ## format, lint, types, import rules, dependencies, dead code, fast tests
@@ -32,7 +42,7 @@ check: $(VENV)/.dev ## format, lint, types, import rules, dependencies, dead cod
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/deptry src
 	@$(BIN)/vulture $(CODE)
-	@$(PYTEST) -n 2 --dist worksteal -m "not slow and not crash and not postgres"
+	@$(PYTEST) -n 2 --dist worksteal -m "not slow" $(FAST)
 
 bench: $(VENV)/.dev ## run the benchmarks
 	@$(BIN)/python -m bench
@@ -40,13 +50,18 @@ bench: $(VENV)/.dev ## run the benchmarks
 lock: $(VENV)/.dev ## write requirements/ anew after a change of dependencies (LOCK_FLAGS=--upgrade for newer versions)
 	@$(LOCK) $(LOCK_FLAGS) --output-file requirements/runtime.txt
 	@$(LOCK) $(LOCK_FLAGS) --all-extras --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
+	@$(COMPILE) requirements/mlflow.in $(LOCK_FLAGS) $(MLFLOW_WITHOUT:%=--no-emit-package %) --output-file requirements/mlflow.txt
+
+# Without it the test of it is skipped, and fails in CI.
+mlflow: $(VENV)/.dev ## install the MLflow server that a test talks to
+	@$(MAKE) --quiet $(MLFLOW)/.installed || echo "MLflow could not be installed; its test will say so" >&2
 
 format: $(VENV)/.dev ## format the code and fix what can be fixed mechanically
 	@$(BIN)/ruff check --fix $(CODE)
 	@$(BIN)/ruff format $(CODE)
 
 clean: ## remove the virtual environment, caches and build output
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .venv-mlflow build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -64,4 +79,11 @@ $(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
 	@echo "Installing Pilothouse and its development tools into $(VENV)"
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
 	@$(PIP_INSTALL) --no-deps --editable .
+	@touch $@
+
+$(MLFLOW)/.installed: requirements/mlflow.txt
+	@echo "Installing an MLflow server into $(MLFLOW)"
+	@$(BIN)/python -m venv --without-pip --clear $(MLFLOW)
+	@$(BIN)/uv pip install --quiet --python $(MLFLOW)/bin/python $(MLFLOW_PINS) $< \
+		|| $(BIN)/python -m pip --python $(MLFLOW)/bin/python install --quiet --disable-pip-version-check $(MLFLOW_PINS) $<
 	@touch $@

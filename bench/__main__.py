@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from bench import floor, process, product
+from bench import floor, governed, models, paint, process, product, sight, telemetry, viewers
 from pilothouse.engine.loops import calm_collector, new_runner
 from tests.postgres_server import close_run_directory, create_server, open_run_directory
 
@@ -27,8 +27,12 @@ ROUNDS = 3
 HELD = 200_000
 HTTP_SECONDS = 5
 MEMORY_RUNS = 2_000
+VIEWERS = 200
+HISTORY = 1_000_000
+EVENTS_PER_SECOND = 500
+TELEMETRY_ROUNDS = 6
 T = TypeVar("T")
-DIGITS = {"ms": 1, "s": 2, "KB": 1}
+DIGITS = {"of 1": 3, "ms": 2, "s": 2, "KB": 1}
 SUBMITS = {"submits, one caller": 1, "submits, 64 callers": 64, "submits, batches": 500}
 """What is measured, and how many rows the floor commits at once beside it."""
 
@@ -83,6 +87,79 @@ def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Fi
     median, worst = _run(product.pick_up_ms(new_url(), int(200 * scale) or 1))
     yield Figure(store, "pick-up, median", "ms", median)
     yield Figure(store, "pick-up, 99th percentile", "ms", worst)
+
+
+def measure_models(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
+    """Model calls through the gateway beside the client alone, and a workflow beside the same steps."""
+    calls, runs = int(640 * scale) or models.IN_FLIGHT, int(100 * scale) or 1
+    with models.fake_provider():
+        alone = [_run(models.direct(calls, 1)) for _ in range(ROUNDS)]
+        ours = [_run(models.through_gateway(new_url(), calls, 1)) for _ in range(ROUNDS)]
+        least, spent = (1000 * statistics.median(each[0] for each in rounds) for rounds in (alone, ours))
+        yield Figure(store, "model call, journaled, beside the client alone", "ms", spent, least)
+        many = max(calls, 10 * models.IN_FLIGHT)
+        alone = [_run(models.direct(many, models.IN_FLIGHT)) for _ in range(ROUNDS)]
+        ours = [_run(models.through_gateway(new_url(), many, models.IN_FLIGHT)) for _ in range(ROUNDS)]
+        most, reached = (statistics.median(each[1] for each in rounds) for rounds in (alone, ours))
+        yield Figure(store, f"model calls, {models.IN_FLIGHT} in flight", "/s", reached, most)
+    pairs = [_run(models.graph_beside_hand(new_url(), runs)) for _ in range(ROUNDS)]
+    graph, hand = (1000 * statistics.median(pair[place] for pair in pairs) / runs for place in (0, 1))
+    yield Figure(store, f"workflow of {models.NODES} nodes, beside the same by hand", "ms", graph, hand)
+
+
+def measure_governed(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
+    """Governed calls of tools beside ungoverned ones, and one budget beside many; nothing may be overspent."""
+    calls, many, budget_usd = int(600 * scale) or 1, int(6_400 * scale) or governed.IN_FLIGHT, int(1_000 * scale) or 1
+    pairs = [_run(governed.alone(new_url(), calls)) for _ in range(ROUNDS)]
+    spent, least = (1000 * statistics.median(pair[place] for pair in pairs) for place in (0, 1))
+    yield Figure(store, "governed tool call, beside an ungoverned one", "ms", spent, least)
+    yield Figure(store, "added by governance", "ms", 1000 * statistics.median(pair[0] - pair[1] for pair in pairs))
+    rates = [[_run(governed.rate(new_url(), tool, many)) for tool in ("order", "look")] for _ in range(ROUNDS)]
+    reached, most = (statistics.median(pair[place] for pair in rates) for place in (0, 1))
+    yield Figure(store, f"governed tool calls, {governed.IN_FLIGHT} in flight", "/s", reached, most)
+    shares = [
+        [_run(governed.spend(new_url(), budget_usd, budgets)) for budgets in (1, governed.IN_FLIGHT)]
+        for _ in range(ROUNDS)
+    ]
+    one, own = (statistics.median(pair[place].rate for pair in shares) for place in (0, 1))
+    name = f"calls on one budget of ${budget_usd:,}, {governed.IN_FLIGHT} callers"
+    yield Figure(store, f"{name}, beside {governed.IN_FLIGHT} budgets", "/s", one, own)
+    yield Figure(store, "overspent", "microusd", max(each.overspent for pair in shares for each in pair))
+    yield Figure(store, "left of the one budget", "microusd", max(pair[0].left for pair in shares))
+
+
+def measure_viewers(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
+    """What 200 viewers of 500 events a second cost the worker that makes them."""
+    seen, unseen = viewers.beside_none(new_url, VIEWERS, EVENTS_PER_SECOND, max(3.0, 20 * scale), ROUNDS)
+    yield Figure(store, f"CPU per run, {VIEWERS} viewers, beside none", "us", seen.cpu_us, unseen.cpu_us)
+    latency = (seen.latency_us / 1000, unseen.latency_us / 1000)
+    yield Figure(store, f"submit to end, {VIEWERS} viewers, beside none", "ms", *latency)
+    yield Figure(store, "events that each viewer got", "of 1", seen.seen, 1.0)
+
+
+def measure_paint(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
+    """The overview in a browser with an empty cache."""
+    look = paint.median(paint.looks(new_url(), max(3, int(15 * scale))))
+    yield Figure(store, "overview, first paint", "ms", look.painted_ms)
+    yield Figure(store, "overview, all that is loaded", "KB", look.travelled / 1024)
+
+
+def measure_sight(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
+    """How long `/metrics` and the pages take with a million ended runs behind them."""
+    runs = int(HISTORY * scale)
+    seconds, waits = sight.waits(new_url(), runs)
+    yield Figure(store, f"{runs:,} ended runs seeded", "s", seconds)
+    for each in waits:
+        yield Figure(store, f"GET {each.asked}, median", "ms", each.median_ms)
+        yield Figure(store, f"GET {each.asked}, 95th percentile", "ms", each.slow_ms)
+
+
+def measure_telemetry(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
+    """What logs, traces and MLflow cost the no-op drain."""
+    on, off = telemetry.beside_none(new_url, int(6_000 * scale) or 1, TELEMETRY_ROUNDS)
+    yield Figure(store, "no-op runs drained, telemetry fully on, beside off", "/s", on.rate, off.rate)
+    yield Figure(store, "CPU per run, telemetry fully on, beside off", "us", on.cpu_us, off.cpu_us)
+    yield Figure(store, "spans that were dropped", "", on.dropped)
 
 
 def _crowded_rate(url: str, held: int, runs: int) -> float:
@@ -152,11 +229,28 @@ def show(figures: list[Figure]) -> None:
     for heading in ("figure", "floor", "ratio"):
         table.add_column(heading, justify="right")
     for figure in figures:
-        least = "" if figure.floor is None else f"{figure.floor:,.0f}{figure.unit}"
-        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
         digits = DIGITS.get(figure.unit, 0)
+        least = "" if figure.floor is None else f"{figure.floor:,.{digits}f} {figure.unit}"
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
         table.add_row(figure.store, figure.name, f"{figure.value:,.{digits}f} {figure.unit}", least, ratio)
     Console().print(table)
+
+
+PARTS: dict[str, Callable[[str, Callable[[], str], float], Iterator[Figure]]] = {
+    "core": measure,
+    "models": measure_models,
+    "governed": measure_governed,
+    "viewers": measure_viewers,
+    "paint": measure_paint,
+    "sight": measure_sight,
+    "telemetry": measure_telemetry,
+}
+"""What `--only` can name."""
+
+
+def _measured(only: str | None, store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
+    for part in PARTS if only is None else (only,):
+        yield from PARTS[part](store, new_url, scale)
 
 
 def main() -> None:
@@ -164,14 +258,15 @@ def main() -> None:
     parser.add_argument("--store", choices=("sqlite", "postgres"))
     parser.add_argument("--scale", type=float, default=1.0, help="how much of the full amount of work")
     parser.add_argument("--postgres-url", help="a server to measure on, instead of one that is started for this")
+    parser.add_argument("--only", choices=PARTS, help="one part of it")
     options = parser.parse_args()
-    figures = list(processes())
+    figures = list(processes()) if options.only in (None, "core") else []
     if options.store != "postgres":
         with sqlite_urls() as new_url:
-            figures += measure("SQLite", new_url, options.scale)
+            figures += _measured(options.only, "SQLite", new_url, options.scale)
     if options.store != "sqlite":
         with postgres_urls(options.postgres_url) as new_url:
-            figures += measure("PostgreSQL", new_url, options.scale)
+            figures += _measured(options.only, "PostgreSQL", new_url, options.scale)
     show(figures)
     RESULTS.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n", encoding="utf-8")
 

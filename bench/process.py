@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
 ROUNDS = 5
 WAVES = 8
 COMMAND = (sys.executable, "-m", "pilothouse")
@@ -41,13 +42,13 @@ def _seconds(arguments: tuple[str, ...]) -> float:
 def up_at_rest() -> tuple[float, float]:
     """`up` on a new SQLite file: seconds until it is ready, and the memory (RSS, in MB) that it then holds."""
     started = time.perf_counter()
-    with _up("sqlite:///bench.db") as (process, _):
+    with up("sqlite:///bench.db") as (process, _):
         return time.perf_counter() - started, _resident_megabytes(process.pid)
 
 
 def memory_of_running(count: int) -> float:
     """What `up` holds more (RSS, in KB) per run that runs, the caches that grow with the first ones included."""
-    with _up("sqlite:///bench.db", PILOTHOUSE_LANES=f"normal={count}") as (process, url):
+    with up("sqlite:///bench.db", PILOTHOUSE_LANES=f"normal={count}") as (process, url):
         before = _resident_megabytes(process.pid)
         _submit(url, "sleeper", count, "running")
         return (_resident_megabytes(process.pid) - before) * 1000 / count
@@ -55,7 +56,7 @@ def memory_of_running(count: int) -> float:
 
 def memory_of_suspended(count: int) -> float:
     """What `up` holds more (RSS, in KB) per run that is suspended, once the database's caches are full."""
-    with _up("sqlite:///bench.db", PILOTHOUSE_LANES=f"normal={count}") as (process, url):
+    with up("sqlite:///bench.db", PILOTHOUSE_LANES=f"normal={count}") as (process, url):
         for wave in range(WAVES):
             _submit(url, "napper", count, "waiting", already=wave * count)
         before = _resident_megabytes(process.pid)
@@ -68,7 +69,7 @@ def http_submits(database_url: str, seconds: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="pilothouse-bench-") as folder:
         script = Path(folder) / "submit.lua"
         script.write_text(SUBMIT, encoding="utf-8")
-        with _up(database_url, "api") as (_, url):
+        with up(database_url, "api") as (_, url):
             command = ["wrk", "-t1", "-c32", f"-d{seconds}s", "--latency", "-s", str(script), f"{url}/api/v1/runs"]
             told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in told:
@@ -82,7 +83,7 @@ def drained_by_workers(database_url: str, processes: int, span: Callable[[], tup
     """Runs per second of so many worker processes. `span` says how many have ended, and between which instants."""
     with tempfile.TemporaryDirectory(prefix="pilothouse-bench-") as folder:
         options = ("--processes", str(processes), "--lanes", "normal=256", "--shared", "0")
-        with _running(Path(folder), database_url, "worker", *options):
+        with running(Path(folder), database_url, "worker", *options):
             return _rate(span)
 
 
@@ -110,20 +111,23 @@ def _in_state(url: str, state: str) -> int:
 
 
 @contextmanager
-def _up(database_url: str, role: str = "up", **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def up(database_url: str, role: str = "up", **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server of its own process that is ready, and its URL."""
     with tempfile.TemporaryDirectory(prefix="pilothouse-bench-") as folder:
         app = () if role == "api" else ("agents:app",)
-        with _running(Path(folder), database_url, role, *app, "--port", "0", **settings) as process:
-            url = _url_of(process)
+        with running(Path(folder), database_url, role, *app, "--port", "0", **settings) as process:
+            url = url_of(process)
             while not _is_ready(url):
                 time.sleep(0.01)
             yield process, url
 
 
 @contextmanager
-def _running(folder: Path, database_url: str, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+def running(folder: Path, database_url: str, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """A command in a folder that has the bench's agents."""
     (folder / "agents.py").write_text(AGENTS, encoding="utf-8")
-    own = {"PYTHONPATH": str(Path(__file__).parent.parent), "DATABASE_URL": database_url, "LOG_LEVEL": "warning"}
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "src")))
+    own = {"PYTHONPATH": paths, "DATABASE_URL": database_url, "LOG_LEVEL": "warning"}
     environment = os.environ | own | {"PILOTHOUSE_APP": "agents:app"} | settings
     command = [*COMMAND, *arguments]
     process = subprocess.Popen(
@@ -136,12 +140,14 @@ def _running(folder: Path, database_url: str, *arguments: str, **settings: str) 
         process.communicate()
 
 
-def _url_of(process: subprocess.Popen[str]) -> str:
+def url_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
+    said = []
     for line in process.stdout:
         if found := re.search(r"http://\S+", line):
             return found[0]
-    raise RuntimeError("`up` ended before it said where it is")
+        said.append(line)
+    raise RuntimeError(f"it ended before it said where it is: {''.join(said)}")
 
 
 def _is_ready(url: str) -> bool:

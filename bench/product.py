@@ -12,6 +12,7 @@ from pilothouse import App, Context
 from pilothouse.control import agents, counters
 from pilothouse.control.runs import Request, Submitter
 from pilothouse.domain.lanes import Lane, Slots
+from pilothouse.engine.attempt import NOTHING_AROUND, Surroundings
 from pilothouse.engine.lease import LeaseTerms
 from pilothouse.engine.worker import Worker, WorkerOptions
 from pilothouse.store.database import Database, Transaction, open_database
@@ -63,11 +64,13 @@ async def opened(url: str) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def working(db: Database) -> AsyncIterator[None]:
+async def working(
+    db: Database, emitter: Emitter | None = None, around: Surroundings = NOTHING_AROUND
+) -> AsyncIterator[None]:
     slots = Slots({Lane.CRITICAL: 0, Lane.NORMAL: SLOTS, Lane.LOW: 0}, 0)
     options = WorkerOptions("bench", slots, LeaseTerms(15_000_000, 3.0), 0.5, 5.0, 300.0)
     stop = asyncio.Event()
-    worker = asyncio.create_task(Worker(db, app.agents, options, Emitter()).run(stop))
+    worker = asyncio.create_task(Worker(db, app.agents, options, emitter or Emitter(), around).run(stop))
     yield
     stop.set()
     await worker

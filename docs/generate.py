@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pilothouse
 from pilothouse import errors
+from pilothouse.agents.workflow.json_schema import workflow_schema
 from pilothouse.cli.main import COMMANDS, TREE
 from pilothouse.config import Settings, environment_names
-from pilothouse.telemetry import events
+from pilothouse.domain.alert_rules import RULES
+from pilothouse.telemetry import catalogue, events
+from pilothouse.telemetry.event import Event
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/generate.py from the code; change it there. -->"
-ACTION = re.compile(r'"((?:run|worker|agent)\.[a-z_]+)"')
+ACTION = re.compile(r'"((?:run|worker|agent|alert|approval|policy|switch)\.[a-z_]+)"')
 
 
 def commands() -> Iterator[str]:
     yield from ("# Command line", "", NOTE, "")
     yield "Every command takes `--help`, and `--json` where it prints. Exit codes: 0 done, 1 refused or failed,"
-    yield "2 wrong usage, 130 interrupted. `PILOTHOUSE_DEBUG=1` shows the traceback of an error."
+    yield "2 wrong usage, 130 interrupted; those of `status` are its own. `PILOTHOUSE_DEBUG=1` shows the traceback of an error."
     for name, (target, help_text) in COMMANDS.items():
         yield from _command(f"pilothouse {name}", target, help_text)
     for noun, (_, verbs) in TREE.items():
@@ -45,6 +49,9 @@ def _command(name: str, target: str, help_text: str) -> Iterator[str]:
 def _parameters(function: Callable[..., Any]) -> Iterator[str]:
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
+        if is_dataclass(hints[name]):
+            yield from _parameters(hints[name])
+            continue
         given = _cli_parameter(hints[name])
         shown = f"--{name.replace('_', '-')}" if parameter.kind is parameter.KEYWORD_ONLY else name.upper()
         names = given.name if given and given.name else (shown,)
@@ -63,7 +70,7 @@ def settings() -> Iterator[str]:
     yield from ("", "| setting | in the environment | default | |", "| --- | --- | --- | --- |")
     for name, field in Settings.model_fields.items():
         variables = ", ".join(f"`{variable}`" for variable in environment_names(name))
-        default = "" if field.default is None else f"`{field.default}`"
+        default = "" if field.default is None or field.default_factory is not None else f"`{field.default}`"
         yield f"| `{name}` | {variables} | {default} | {field.description} |"
 
 
@@ -78,15 +85,33 @@ def error_classes() -> Iterator[str]:
 
 def events_and_audit() -> Iterator[str]:
     yield from ("# Events and audit", "", NOTE, "", "## Events", "")
-    yield from ("What a process tells its sinks; today that is the log, one line per event.", "")
-    yield from ("| event | level | fields |", "| --- | --- | --- |")
-    for kind in events.Event.__subclasses__():
-        yield f"| `{kind.name}` | {kind.level} | {', '.join(field.name for field in fields(kind))} |"
+    yield "What a process tells its sinks: the log, one line per event, and, where they are on, traces and MLflow."
+    yield "Instants (`…_at`) are microseconds since the epoch. Fields in italics hold what people and models said; they"
+    yield "are empty unless `trace_content` is on, and are never logged."
+    for kind in events.kinds().values():
+        told = [each.name if each.name in _told(kind) else f"*{each.name}*" for each in fields(kind)]
+        summary = " ".join((inspect.getdoc(kind) or "").split())
+        yield from ("", f"### {kind.name}", "", f"{summary}", "", f"Level {kind.level}; {', '.join(told)}.")
     yield from ("", "## Audit actions", "")
     yield "What the audit records, each in the transaction of the change. `pilothouse audit tail` and"
     yield "`GET /api/v1/audit` show them."
     yield ""
     yield from (f"- `{action}`" for action in _audit_actions())
+
+
+def metrics() -> Iterator[str]:
+    yield from ("# Metrics", "", NOTE, "")
+    yield "What `GET /metrics` says; [Monitor](../how-to/monitoring.md) tells how to scrape, chart and alert on it."
+    yield from ("", "| metric | kind | labels | | known elsewhere as |", "| --- | --- | --- | --- | --- |")
+    for each in catalogue.CATALOGUE:
+        labels = ", ".join(f"`{label}`" for label in each.labels)
+        yield f"| `{each.name}` | {each.kind} | {labels} | {each.help} | {each.elsewhere} |"
+    yield from ("", "Beside them come the figures of the answering process: `process_cpu_seconds_total`,")
+    yield "`process_resident_memory_bytes`, `process_open_fds` and the like."
+
+
+def _told(kind: type[Event]) -> set[str]:
+    return {each.name for each in fields(kind) if "content" not in each.metadata}
 
 
 def _audit_actions() -> list[str]:
@@ -123,12 +148,35 @@ def _signature(function: Callable[..., Any]) -> str:
     return str(inspect.signature(function)).replace("'", "")
 
 
+def alert_rules() -> Iterator[str]:
+    yield from ("# Rules of alerts", "", NOTE, "")
+    yield "What fires, from which value on, and which runbook helps: `pilothouse runbook show NAME`."
+    yield "[Alerts](../how-to/alerts.md) tells how to change a rule, and who is told. A rule fires once it has been met"
+    yield "for the time under `for`; it is resolved once it has been clear, by a tenth of the threshold, for that under"
+    yield "`kept`."
+    names = ("rule", "severity", "threshold", "for", "kept", "runbook", "measures")
+    yield from ("", f"| {' | '.join(names)} |", "| --- " * len(names) + "|")
+    for rule in RULES:
+        side = "≤" if rule.fires_below else "≥"
+        yield (
+            f"| `{rule.name}` | {rule.severity} | {side} {rule.threshold:,g} {rule.unit} | {rule.for_seconds:g} s | "
+            f"{rule.keep_seconds:g} s | {rule.runbook} | {rule.measures} |"
+        )
+
+
+def workflow_schema_lines() -> Iterator[str]:
+    yield from json.dumps(workflow_schema(), indent=2, ensure_ascii=False).splitlines()
+
+
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "cli.md": commands,
     "settings.md": settings,
     "errors.md": error_classes,
     "events.md": events_and_audit,
+    "metrics.md": metrics,
     "python.md": python,
+    "alerts.md": alert_rules,
+    "workflow.schema.json": workflow_schema_lines,
 }
 
 

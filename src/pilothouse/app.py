@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
 from pilothouse import payloads
 from pilothouse.clock import from_datetime
 from pilothouse.config import load_settings
+from pilothouse.config.environment import ambient_traceparent
 from pilothouse.control import agents as registered
+from pilothouse.control import limits
 from pilothouse.control.runs import Request, Submitted, Submitter
 from pilothouse.control.schedules import ScheduleCard, check_card, register
+from pilothouse.domain.effects import Effect
 from pilothouse.domain.lanes import LANE_ORDER, Lane
-from pilothouse.domain.retries import Backoff
+from pilothouse.domain.policies import PolicyFunction, name_of
+from pilothouse.domain.retries import Backoff, RetryPolicy
 from pilothouse.domain.schedules import CatchUp, Overlap
+from pilothouse.domain.windows import Window
 from pilothouse.engine.agent import Agent, AgentOptions, make_agent
 from pilothouse.engine.journal import StateMigration
+from pilothouse.engine.tools import MARK, Tool, Toolbox, ToolOptions, ToolSource, make_tool
 from pilothouse.errors import ConfigError, InvalidInput
 from pilothouse.store.database import Database, Transaction, open_database
 from pilothouse.store.migrations import ensure_current
 
+if TYPE_CHECKING:
+    from pilothouse.agents.workflow.definition import Workflow
+
 H = TypeVar("H", bound=Callable[..., Any])
+P = TypeVar("P", bound=PolicyFunction)
 
 
 class AgentArguments(TypedDict, total=False):
@@ -45,6 +57,30 @@ class AgentArguments(TypedDict, total=False):
     isolation: Literal["none", "process"]
     memory_mb: int
     secrets: tuple[str, ...]
+    model: str
+    window: Window
+    autonomy: Literal["supervised"]
+    max_cost_usd: float
+    max_tokens: int
+    max_tool_calls: int
+    max_work_seconds: int
+
+
+class ToolArguments(TypedDict, total=False):
+    """What `App.tool` takes beside a name; see there."""
+
+    effect: str
+    platform: str
+    cost_usd: float
+    idempotent: bool
+    verify: Callable[..., Any]
+    timeout_seconds: float | None
+    retry: RetryPolicy
+    risk: int
+    amount: str
+    people: str
+    billing: Literal["none", "one_time", "recurring"]
+    data_class: str
 
 
 class ScheduleArguments(TypedDict, total=False):
@@ -66,7 +102,10 @@ class App:
             raise ConfigError("an App needs a name, for example App('support-desk')")
         self.name = name
         self._agents: dict[str, Agent] = {}
+        self._toolbox = Toolbox()
+        self._workflows: list[Workflow] = []
         self._schedules: dict[str, ScheduleCard] = {}
+        self._policies: list[PolicyFunction] = []
         self._db: Database | None = None
         self._submitter: Submitter | None = None
         self._connecting = asyncio.Lock()
@@ -74,6 +113,11 @@ class App:
     @property
     def agents(self) -> Mapping[str, Agent]:
         return MappingProxyType(self._agents)
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The names of the registered tools."""
+        return self._toolbox.names
 
     @overload
     def agent(self, handler: H, /) -> H: ...
@@ -96,6 +140,10 @@ class App:
         the same `concurrency_key` (no limits); the others stay queued.
         `isolation="process"` gives each attempt a process of its own: a time-out or a cancel kills it, it may hold
         `memory_mb` megabytes (no limit), and of the worker's environment it sees only the variables in `secrets`.
+        `model` is the route or the model that `ctx.llm` asks unless told otherwise; `window` keeps conversations short.
+        `autonomy="supervised"` lets each new version ask before it changes the world, until it has earned more.
+        One run may use `max_cost_usd` dollars, `max_tokens`, `max_tool_calls` and `max_work_seconds` (what the settings
+        say for every run); an operator may set other limits.
         Raises ConfigError for a name that is taken, types that JSON cannot carry, and options that do not fit.
         """
         if handler is not None:
@@ -108,11 +156,138 @@ class App:
 
         return register
 
+    def add_workflow(self, path: str | Path, /, *, name: str | None = None) -> None:
+        """Registers the workflow of a YAML file as an agent, under its own name unless `name` is given.
+
+        A relative path counts from the working directory. Tools and Python functions that it names must be there.
+        Raises WorkflowError, a ConfigError, with file, line and column of everything that is wrong.
+        """
+        from pilothouse.agents.workflow.definition import load_workflow
+        from pilothouse.agents.workflow.handler import agent_options, make_handler
+
+        workflow = load_workflow(path)
+        self._workflows.append(workflow)
+        self._add(make_handler(workflow), name or workflow.spec.name, cast(AgentArguments, agent_options(workflow)))
+
+    def check(self) -> None:
+        """Looks whether the workflows name only tools and agents that are registered. Raises WorkflowError."""
+        from pilothouse.agents.workflow.checks import check_names
+
+        for workflow in self._workflows:
+            check_names(workflow, tools=self._toolbox.names, agents=tuple(self._agents))
+
+    def add_agent(
+        self, agent: Any, /, *, name: str | None = None, deps: Any = None, **options: Unpack[AgentArguments]
+    ) -> None:
+        """Registers an agent of a framework, as it is. Its input is `{"prompt": "…", "context": {…}}`.
+
+        Takes an `Agent` of Pydantic AI (extra `llm`) or of the OpenAI Agents SDK (extra `openai-agents`), and a graph
+        of LangGraph (extra `langgraph`), whose input is the graph's own. Model requests go through the gateway and
+        tool calls become steps, so that what has been answered or done is not asked or done again. `name` defaults to
+        the agent's. `deps` are the agent's, or a function that makes them of the run's context. `options` are those of
+        `agent`; `model` puts a route in the place of the agent's own model.
+        Raises ConfigError for an object that no adapter knows.
+        """
+        from pilothouse.agents.frameworks import adapt
+
+        chosen, handler = adapt(agent, name, deps)
+        self._add(handler, chosen, options)
+
+    def add_program(
+        self,
+        name: str,
+        command: Sequence[str],
+        /,
+        *,
+        folder: str | Path | None = None,
+        **options: Unpack[AgentArguments],
+    ) -> None:
+        """Registers a program as an agent: any code that uses OpenAI's or Anthropic's client, without a change to it.
+
+        Each attempt runs `command` in `folder`, with the input as JSON on standard input and what it prints as the
+        output. `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL` and their keys lead to the gateway, for this run only; answers
+        that an earlier attempt has paid for are given again. Of the worker's environment it sees the variables in
+        `secrets`. What else the program does is done anew by every attempt.
+        Raises ConfigError for a command that is no list.
+        """
+        from pilothouse.agents.program import Program, make_handler
+
+        others = options.copy()
+        program = Program(command, None if folder is None else Path(folder), others.pop("secrets", ()))
+        self._add(make_handler(name, program), name, others)
+
     def _add(self, handler: Any, name: str | None, options: AgentArguments) -> None:
         chosen = name or str(getattr(handler, "__name__", repr(handler)))
         if chosen in self._agents:
             raise ConfigError(f"App {self.name!r} has two agents named {chosen!r}; give one another name=…")
-        self._agents[chosen] = make_agent(chosen, handler, _options(chosen, handler, options))
+        self._agents[chosen] = make_agent(chosen, handler, _options(chosen, handler, options), self._toolbox)
+
+    @overload
+    def tool(self, function: H, /) -> H: ...
+
+    @overload
+    def tool(
+        self, function: None = None, /, *, name: str | None = None, **options: Unpack[ToolArguments]
+    ) -> Callable[[H], H]: ...
+
+    def tool(self, function: Any = None, /, *, name: str | None = None, **options: Unpack[ToolArguments]) -> Any:
+        """Registers a function as a tool, which agents call by `ctx.tool` and models by its name.
+
+        `name` defaults to the function's. `effect` says what a call does to the world: "pure", "read", "idempotent",
+        "write" (the default) or "irreversible". `platform` names the service it acts on, `cost_usd` what one call
+        costs. `idempotent` says that a call may be sent again with the same `effect_key`, a parameter that the function
+        may take. `verify` takes the same arguments and tells whether the call has taken place. `timeout_seconds` (60)
+        bounds each try; `retry` says how often and on which errors to try again (never).
+        What policies look at: `risk` is a tier from 0 to 4, `amount` the name of the argument that is an amount in
+        dollars, `people` of the one that says how many people are affected (or lists them), `billing` "one_time" or
+        "recurring", `data_class` what kind of data it touches.
+        A parameter `Annotated[str, Secret("NAME")]` is filled from the secrets of the settings.
+        Raises ConfigError for a name that is taken, types that JSON cannot carry, and options that do not fit.
+        """
+        if function is not None:
+            return self._add_tool(function, name, options)
+        return lambda given: self._add_tool(given, name, options)
+
+    def add_tool(self, tool: Tool | ToolSource, /) -> None:
+        """Registers a tool that comes along (`pilothouse.tools`), or an MCP server as a source of tools.
+
+        Raises ConfigError for a name that is taken.
+        """
+        if isinstance(tool, Tool):
+            self._toolbox.add(tool)
+        else:
+            self._toolbox.add_source(tool)
+
+    async def close_tools(self) -> None:
+        """Closes the connections of tool sources."""
+        await self._toolbox.close()
+
+    def _add_tool(self, function: H, name: str | None, options: ToolArguments) -> H:
+        tool = make_tool(function, name, _tool_options(name or repr(function), options))
+        self._toolbox.add(tool)
+        with suppress(AttributeError):  # a bound method carries no mark of its own; it is found by its name
+            setattr(function, MARK, tool)
+        return function
+
+    @property
+    def policies(self) -> tuple[PolicyFunction, ...]:
+        """The policies in Python."""
+        return tuple(self._policies)
+
+    def policy(self, function: P, /) -> P:
+        """Registers a policy: a pure function of a proposal and its facts that returns a Verdict, or None.
+
+        It is asked before every call of a tool that changes the world or costs money, and at every `ctx.approve`,
+        beside the rules of pilothouse.toml; the strictest verdict of all wins. One that fails asks a person.
+        Raises ConfigError for a name that is taken, and for a coroutine function.
+        """
+        name = name_of(function)
+        if inspect.iscoroutinefunction(function):
+            raise ConfigError(f"policy {name!r} is async; a policy is a plain function that waits for nothing")
+        if name in map(name_of, self._policies):
+            raise ConfigError(f"App {self.name!r} has two policies named {name!r}; give one another name")
+        self._policies.append(function)
+        return function
 
     def schedule(
         self,
@@ -146,11 +321,18 @@ class App:
                 _check_scheduled_input(card, self._agents[card.agent])
         register(tx, self.name, list(self._schedules.values()), principal=f"app:{self.name}")
 
+    def register_limits(self, tx: Transaction) -> None:
+        """Makes known to the database what one run of each agent may use."""
+        declared = [limit for name, agent in self._agents.items() for limit in agent.options.limits(name)]
+        limits.adopt_of_agents(tx, self._agents, declared, principal=f"app:{self.name}")
+
     def only(self, names: Iterable[str]) -> App:
         """The same App with only the agents of these names."""
         part = App(self.name)
         part._agents = {name: self._agents[name] for name in names}
         part._schedules = self._schedules
+        part._toolbox = self._toolbox
+        part._policies = self._policies
         return part
 
     async def submit(
@@ -164,13 +346,15 @@ class App:
         idempotency_key: str | None = None,
         tenant: str = "default",
         concurrency_key: str | None = None,
+        user: str | None = None,
         webhook_url: str | None = None,
     ) -> Submitted:
         """Submits a run to the database of the settings; returns once it is durable.
 
         `input` is JSON data that fits the agent's types. `at` is an aware datetime before which it does not start.
         The same `idempotency_key` with the same input gives the same run. Runs of one
-        `concurrency_key` share the agent's `max_running_per_key` slots. `webhook_url` is told when it has ended.
+        `concurrency_key` share the agent's `max_running_per_key` slots. `user` is for whom it works, so that limits per
+        user count what it spends. `webhook_url` is told when it has ended.
         Raises NotFound, InvalidInput that names each field, Conflict for a key used with another input.
         """
         submitter = await self._connect()
@@ -186,6 +370,8 @@ class App:
                 tenant=tenant,
                 webhook_url=webhook_url,
                 concurrency_key=concurrency_key,
+                user_id=user,
+                traceparent=ambient_traceparent(),
             )
         )
 
@@ -233,6 +419,15 @@ def _check_scheduled_input(card: ScheduleCard, agent: Agent) -> None:
         agent.signature.arguments(agent.name, payloads.decode(card.input))
     except InvalidInput as error:
         raise ConfigError(f"schedule {card.name!r}: {error}") from error
+
+
+def _tool_options(name: str, given: ToolArguments) -> ToolOptions:
+    values: dict[str, Any] = dict(given)
+    try:
+        values["effect"] = Effect(values.get("effect", Effect.WRITE))
+        return ToolOptions(**values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"tool {name}: {error}; effect is one of {', '.join(Effect)}") from error
 
 
 def _options(name: str, handler: Any, given: AgentArguments) -> AgentOptions:

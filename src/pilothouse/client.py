@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -15,6 +15,7 @@ import httpx2
 
 from pilothouse import payloads
 from pilothouse.clock import new_id
+from pilothouse.config.environment import ambient_traceparent
 from pilothouse.domain.runs import TERMINAL
 from pilothouse.errors import (
     ConfigError,
@@ -31,6 +32,7 @@ from pilothouse.errors import (
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
+    SwitchedOff,
     TryLater,
 )
 
@@ -50,6 +52,7 @@ _ERRORS: Mapping[str, type[PilothouseError]] = {
     "forbidden": Forbidden,
     "queue_full": QueueFull,
     "rate_limited": RateLimited,
+    "switched_off": SwitchedOff,
     "store_unavailable": StoreUnavailable,
     "store_full": StoreFull,
     "store_read_only": StoreReadOnly,
@@ -124,6 +127,16 @@ def redrive_call(run_id: str, start_from: str, reason: str) -> Call:
 
 def signal_call(run_id: str, name: str, payload: Any) -> Call:
     return Call("POST", f"{_run_path(run_id)}/signals/{quote(name, safe='')}", payload, is_safe=True)
+
+
+def grant_call(run_id: str, usd: float, reason: str) -> Call:
+    body = {"unit": "microusd", "amount": round(usd * 1_000_000), "reason": reason}
+    return Call("POST", f"{_run_path(run_id)}/grant", body, is_safe=True)
+
+
+def costs_call(by: str, first: date | None, last: date | None) -> Call:
+    days = {"from": first, "to": last}
+    return Call("GET", "/costs", query={"by": by} | {name: str(day) for name, day in days.items() if day}, is_safe=True)
 
 
 def latest_record_call() -> Call:
@@ -227,6 +240,9 @@ def _sent(call: Call) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidInput(f"the request {error}", [FieldError("input", str(error))]) from error
     headers = {"content-type": "application/json"} if content is not None else {}
+    trace = ambient_traceparent()
+    if trace is not None:
+        headers["traceparent"] = trace
     return {"method": call.method, "url": call.path, "params": call.query, "content": content, "headers": headers}
 
 
@@ -260,7 +276,7 @@ class Client:
         """Submits a run: `id`, `state`, `url`, and `created`, which is False where its key had made it before.
 
         `options` are `lane`, `priority` (0 to 9), `at` (an aware datetime), `idempotency_key`, `tenant`,
-        `concurrency_key` and `webhook_url`.
+        `concurrency_key`, `user` and `webhook_url`.
         """
         return dict(self._send(submit_call(agent, input, options)))
 
@@ -299,6 +315,17 @@ class Client:
         After a cut it is sent again, so False may also mean that the first sending had arrived.
         """
         return bool(self._send(signal_call(run_id, name, payload))["first"])
+
+    def grant(self, run_id: str, *, usd: float, reason: str = "") -> dict[str, Any]:
+        """Lets a run spend so many dollars more than it has spent so far; where it waited for that, it goes on."""
+        return dict(self._send(grant_call(run_id, usd, reason)))
+
+    def costs(self, by: str = "agent", *, first: date | None = None, last: date | None = None) -> list[dict[str, Any]]:
+        """What was spent, the dearest first: by agent, version, model, tenant, day, user, tool or platform.
+
+        From the `first` to the `last` day, this month's unless given.
+        """
+        return list(self._send(costs_call(by, first, last))["items"])
 
     def events(self, run_id: str | None = None) -> Iterator[Event]:
         """The events of a run from its beginning to its end, or all from now on; resumes after a cut."""
@@ -383,6 +410,14 @@ class AsyncClient:
 
     async def signal(self, run_id: str, name: str, payload: Any = None) -> bool:
         return bool((await self._send(signal_call(run_id, name, payload)))["first"])
+
+    async def grant(self, run_id: str, *, usd: float, reason: str = "") -> dict[str, Any]:
+        return dict(await self._send(grant_call(run_id, usd, reason)))
+
+    async def costs(
+        self, by: str = "agent", *, first: date | None = None, last: date | None = None
+    ) -> list[dict[str, Any]]:
+        return list((await self._send(costs_call(by, first, last)))["items"])
 
     async def events(self, run_id: str | None = None) -> AsyncIterator[Event]:
         reader, cuts = EventReader(), 0

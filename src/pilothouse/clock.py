@@ -80,6 +80,14 @@ def isoformat(us: int) -> str:
     return to_datetime(us).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
+def parse_isoformat(text: str) -> int | None:
+    """The instant of RFC 3339 text; None where it is none, or says no time zone."""
+    try:
+        return from_datetime(datetime.fromisoformat(text))
+    except ValueError:
+        return None
+
+
 def first_id(us: int) -> str:
     """An id that comes before every one that `new_id` makes from that instant on, and after those made before."""
     milliseconds = f"{us // 1000:012x}"

@@ -90,6 +90,12 @@ class Forbidden(Refused):
     code = "forbidden"
 
 
+class SwitchedOff(Refused):
+    """A kill switch in mode abort is tripped, and nothing of its scope is taken until it is reset."""
+
+    code = "switched_off"
+
+
 class TryLater(Refused):
     """Too much at once; nothing was stored. `retry_after_seconds` says when to try again."""
 
@@ -129,6 +135,13 @@ class StepError(RunError):
     def __init__(self, step: str, error_type: str, message: str) -> None:
         super().__init__(f"step {step!r} failed: {error_type}: {message}")
         self.step, self.error_type, self.message = step, error_type, message
+
+
+class EffectError(StepError, FatalError):
+    """A call that changes the world failed, or may have happened after all; its run does not make it again by itself.
+
+    `pilothouse effects show` tells what is known, `pilothouse dead redrive` lets the run try again.
+    """
 
 
 class ChildError(RunError):
@@ -184,6 +197,138 @@ class StateMigrationError(FatalError):
             f"{type(cause).__name__}: {cause}; mend the migration, then redrive the run"
         )
         self.__cause__ = cause
+
+
+class ModelError(RunError):
+    """A model gave no answer that could be used. `calls` are the records of what was asked."""
+
+    def __init__(self, message: str, calls: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.calls = tuple(calls)
+
+
+class ModelUnavailable(ModelError):
+    """No model of a route answers for now; `retry_after_seconds` says when one may. The run waits and asks again."""
+
+    def __init__(self, message: str, retry_after_seconds: float, calls: Sequence[object] = ()) -> None:
+        super().__init__(message, calls)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ModelRefused(ModelError, FatalError):
+    """No model of a route takes the request until somebody changes something: a key, a name, the request itself."""
+
+
+class OutputInvalid(ModelError):
+    """What a model said did not fit the wanted type, and asking it to repair that did not help."""
+
+
+class PromptTooLong(FatalError):
+    """A prompt holds more tokens than its route lets in."""
+
+    def __init__(self, route: str, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"the prompt has about {tokens:,} tokens, but route {route!r} lets in {limit:,} (max_input_tokens); "
+            "shorten it, give the agent a context window, or raise the limit"
+        )
+
+
+class UnknownPrice(FatalError):
+    """Nobody knows what a model costs, so it is not asked."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"no price is known for model {model!r}, so it is not asked; give it in pilothouse.toml, in dollars per "
+            f'million tokens: [prices."{model}"] input_usd = 1.0, output_usd = 2.0 (0 for a model of your own)'
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedLimit:
+    """A limit without room: whose (`account`, `period`), where it was set (`scope`), and its figures in `unit`.
+
+    `is_contended`: what others have reserved may leave room once it is settled. `frees_at` is when the period ends, in
+    microseconds (None: never), `epoch` the latest change of any limit that was known.
+    """
+
+    account: str
+    scope: str
+    period: str
+    unit: str
+    limit: int
+    settled: int
+    reserved: int
+    wanted: int
+    is_contended: bool
+    frees_at: int | None
+    epoch: int
+
+    @property
+    def free(self) -> int:
+        return max(0, self.limit - self.settled - self.reserved)
+
+
+class LimitReached(RunError):
+    """A limit has no room for what a call may use; the run waits until there is some. `calls` as in ModelError."""
+
+    def __init__(self, message: str, reached: ReachedLimit, calls: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.reached = reached
+        self.calls = tuple(calls)
+
+
+class ToolError(RunError):
+    """A tool does not exist, or its arguments do not fit."""
+
+
+class RetryLater(RunError):
+    """Raise it in a tool that was told to come back later, such as by a 429, and that is sure to have done nothing.
+
+    The run is suspended for so many `seconds`, then the call is made again. It counts as no failure of the run.
+    """
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        super().__init__(reason or f"told to come back in {seconds:g} s")
+        self.seconds = max(0.0, seconds)
+
+
+class MayHaveHappened(RunError):
+    """Raise it in a tool whose call may have taken place, such as one whose answer was lost; a time-out says the same.
+
+    The effect is unknown until the tool's `verify` or a person has said.
+    """
+
+
+class Withheld(PilothouseError):
+    """A call that was about to go out did not, for a kill switch. The engine lets it wait; agents never see this."""
+
+
+class PolicyDenied(FatalError):
+    """A policy does not let an action be done, whoever would approve it."""
+
+
+class ApprovalIncomplete(RunError):
+    """What an agent asks people to decide on lacks something; the message names it. Nobody was asked."""
+
+
+class NotApproved(FatalError):
+    """People were asked, and did not say yes. `approval_id` is what they were asked; `note` is what they said to it."""
+
+    def __init__(self, message: str, *, approval_id: str = "", note: str = "", decided_by: str | None = None) -> None:
+        super().__init__(message)
+        self.approval_id, self.note, self.decided_by = approval_id, note, decided_by
+
+
+class ApprovalRejected(NotApproved):
+    """A person has said no, and why."""
+
+
+class ApprovalExpired(NotApproved):
+    """Nobody has decided before the deadline, which is not a no."""
+
+
+class RevisionRequested(NotApproved):
+    """A person wants it done otherwise; `note` says how. Ask again, under the same name, with what was changed."""
 
 
 class IsolationError(RunError):

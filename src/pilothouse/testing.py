@@ -4,37 +4,77 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pilothouse.app import App
 from pilothouse.clock import FrozenClock, SystemClock
-from pilothouse.control import attempts, cancels, runs, schedules, signals, workers
+from pilothouse.config import Settings
+from pilothouse.control import approvals, asking, attempts, cancels, limits, runs, schedules, signals, workers
+from pilothouse.control.approvals import Filter, Said
+from pilothouse.control.breakers import Breakers
+from pilothouse.control.limits import RunLimits
+from pilothouse.control.policies import Policies, Trust
+from pilothouse.control.runaways import Runaways
 from pilothouse.control.runs import Request, Submitter
+from pilothouse.control.switchboard import Switches
 from pilothouse.control.timeline import timeline
 from pilothouse.control.views import run_view
+from pilothouse.domain.approvals import Choice, Decider
 from pilothouse.domain.lanes import Slots
+from pilothouse.engine.attempt import Surroundings
 from pilothouse.engine.isolation import check_isolated
 from pilothouse.engine.lease import LeaseTerms
+from pilothouse.engine.secrets import EnvironmentSecrets
 from pilothouse.engine.worker import Worker, WorkerOptions
+from pilothouse.llm.script import Question, Reply, Responder, parse_script
+from pilothouse.platform import make_gateway
 from pilothouse.store.database import open_database
 from pilothouse.store.migrations import migrate
 from pilothouse.telemetry.events import Emitter
 
 LEASE_US = 60_000_000
+STAND_IN = "stand-in"
+
+
+class ScriptedModel:
+    """A model that says what it is told to: a list of entries as in a script's YAML, the first that fits answers.
+
+    `ScriptedModel([{"say": "Hello"}])`, `{"when": {"contains": "refund"}, "json": {…}}`, `{"call": {"tool": …}}`,
+    `{"fault": "rate_limited", "times": 1}`. `asked` holds the questions so far. Raises ConfigError for a bad entry.
+    """
+
+    def __init__(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        self._script = parse_script([dict(entry) for entry in entries])
+        self.asked: list[Question] = []
+
+    def __call__(self, question: Question) -> Reply:
+        self.asked.append(question)
+        return self._script(question)
 
 
 class TestPlatform:
     """Runs an App's agents on a temporary SQLite file, or on the database of `url`.
 
     Use it as `async with TestPlatform(app) as platform`. Time stands still; `advance` moves it, so that a sleep of an
-    hour takes none. `is_frozen=False` lets the clock run.
+    hour takes none. `is_frozen=False` lets the clock run. `model` answers every question to a model: a `ScriptedModel`,
+    or a function that gets a `Question`. Other `settings` are those of pilothouse.toml, such as `routes`.
     """
 
     __test__ = False
 
-    def __init__(self, app: App, *, url: str | None = None, is_frozen: bool = True, slots: Slots | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        url: str | None = None,
+        is_frozen: bool = True,
+        slots: Slots | None = None,
+        model: Responder | None = None,
+        **settings: Any,
+    ) -> None:
         check_isolated(app.agents)
         self.app = app
         self._folder = tempfile.TemporaryDirectory(prefix="pilothouse-test-")
@@ -43,12 +83,31 @@ class TestPlatform:
         self.db = open_database(chosen, clock=self.clock)
         self.submitter = Submitter(self.db)
         self._slots = slots or Slots()
+        offline = {} if model is None else {"offline_model": f"offline:{STAND_IN}"}
+        chosen_settings = Settings(**{**offline, **settings})
+        responders = {} if model is None else {STAND_IN: model}
+        self.gateway = make_gateway(self.db, chosen_settings, Emitter(), responders)
+        secrets = EnvironmentSecrets(chosen_settings.secrets)
+        self._settings = chosen_settings
+        fingerprints = {name: agent.version.fingerprint for name, agent in app.agents.items()}
+        trust = Trust(fingerprints, chosen_settings.new_agent_level)
+        self._around = Surroundings(
+            self.gateway,
+            secrets,
+            Breakers(self.db),
+            run_limits=RunLimits(self.db),
+            policies=Policies(self.db, chosen_settings.rulebook(app.policies), trust, chosen_settings.calendar),
+            switches=Switches(self.db),
+            runaways=Runaways(self.db, chosen_settings.runaway_rule),
+        )
         self._stop = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.db.start)
         await asyncio.to_thread(migrate, self.db)
         await self.db.transaction(self.app.register_schedules)
+        await self.db.transaction(lambda tx: limits.adopt(tx, self._settings.limits, principal="settings"))
+        await self.db.transaction(self.app.register_limits)
         self._start_worker()
         await self._until_registered()
         return self
@@ -59,6 +118,9 @@ class TestPlatform:
         self._stop.set()
         await self._working
         await self.submitter.close()
+        await self.app.close_tools()
+        if self.gateway is not None:
+            await self.gateway.close()
         await asyncio.to_thread(self.db.close)
         self._folder.cleanup()
 
@@ -99,6 +161,24 @@ class TestPlatform:
     async def signal(self, run_id: str, name: str, payload: Any = None) -> bool:
         return await signals.send_signal(self.db, run_id, name, payload, principal="test")
 
+    async def approvals(self, run_id: str | None = None, *, state: str | None = "pending") -> list[dict[str, Any]]:
+        """What waits for a person, the oldest first; of one run, or in another `state` (None: in any)."""
+        rows = await approvals.list_approvals(self.db, Filter(state=state, run_id=run_id), limit=1000)
+        return [approvals.public(row) for row in reversed(rows)]
+
+    async def decide(
+        self,
+        approval_id: str,
+        choice: Choice,
+        *,
+        note: str = "",
+        arguments: Mapping[str, Any] | None = None,
+        by: str = "key:tester",
+    ) -> dict[str, Any]:
+        """Decides as the person `by`: "approve" (maybe with edited arguments), "reject" or "revise" with a note."""
+        said = Said(choice, note, arguments)
+        return await approvals.decide(self.db, approval_id, said, Decider(by))
+
     async def cancel(self, run_id: str) -> None:
         await cancels.cancel_run(self.db, run_id, principal="test", reason="cancelled by a test")
 
@@ -109,6 +189,7 @@ class TestPlatform:
         self.clock.advance(seconds=seconds)
         await self.db.transaction(lambda tx: workers.renew(tx, self._worker.id, lease_us=LEASE_US))
         await self.db.transaction(lambda tx: schedules.fire_due(tx, principal="test"))
+        await asking.pass_deadlines(self.db, principal="test")
         self.db.notify("clock")
 
     async def crash_worker(self) -> None:
@@ -124,13 +205,14 @@ class TestPlatform:
             poll_seconds=0.02,
             drain_seconds=0.0,
             attempt_timeout_seconds=300.0,
+            calendar=self._settings.calendar,
         )
-        self._worker = Worker(self.db, self.app.agents, options, Emitter())
+        self._worker = Worker(self.db, self.app.agents, options, Emitter(), self._around)
         self._working = asyncio.create_task(self._keep_working(options))
 
     async def _keep_working(self, options: WorkerOptions) -> None:
         while not await self._worker.run(self._stop) and not self._stop.is_set():
-            self._worker = Worker(self.db, self.app.agents, options, Emitter())
+            self._worker = Worker(self.db, self.app.agents, options, Emitter(), self._around)
 
     async def _until_registered(self) -> None:
         wanted = self._worker.id

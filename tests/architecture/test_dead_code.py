@@ -23,10 +23,25 @@ CALLED_BY_DECORATOR = [
     "@rule",
 ]
 CALLED_BY_NAME = [
-    "__getattr__",  # Python
+    "__call__",  # Python, as the next one
+    "__getattr__",
+    "_agenerate",  # LangChain, as the next two
+    "_generate",
+    "_llm_type",
     "_process_events",  # asyncio, as the next one
     "_write_to_self",
+    "aput",  # LangGraph, as the next one
+    "aput_writes",
     "collect",  # prometheus-client
+    "do_GET",  # http.server
+    "handle_error",  # socketserver
+    "get_model",  # the OpenAI Agents SDK, as the next two
+    "get_response",
+    "stream_response",
+    "length_of",  # workflows of the tests, as the next one
+    "words_of",
+    "prepare_request",  # Pydantic AI, as the next one
+    "wrap_tool_execute",
     "log_message",  # http.server
     "pytest_*",
     "settings_customise_sources",  # pydantic-settings

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "llm": {"control", "domain", "telemetry"} | OPEN,
     "engine": {"llm", "control", "store", "domain", "telemetry"} | OPEN,
     "agents": {"engine", "llm", "control", "domain"} | OPEN,
+    "tools": {"engine", "store", "domain"} | OPEN,
     "evals": {"engine", "llm", "control", "domain"} | OPEN,
     "web": {"control", "evals", "telemetry", "domain"} | OPEN,
     "client": {"domain"} | OPEN,

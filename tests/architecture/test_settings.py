@@ -6,12 +6,13 @@ import ast
 
 from tests.architecture.source_tree import PACKAGE, source_files, tree_of
 
-CONFIG = PACKAGE / "config.py"
+CONFIG = PACKAGE / "config"
 
 
 def settings_fields() -> set[str]:
-    classes = [node for node in ast.walk(tree_of(CONFIG)) if isinstance(node, ast.ClassDef) and node.name == "Settings"]
-    fields = [node.target for node in classes[0].body if isinstance(node, ast.AnnAssign)]
+    nodes = [node for path in sorted(CONFIG.glob("*.py")) for node in ast.walk(tree_of(path))]
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name.endswith("Settings")]
+    fields = [node.target for each in classes for node in each.body if isinstance(node, ast.AnnAssign)]
     return {target.id for target in fields if isinstance(target, ast.Name)} - {"model_config"}
 
 

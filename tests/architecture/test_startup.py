@@ -44,3 +44,23 @@ def test_the_public_names_import_no_server_and_no_driver() -> None:
     imported = packages_imported_by(program)
 
     assert not imported & {"fastapi", "uvicorn", "psycopg"}
+
+
+MODEL_PACKAGES = {"agents", "anthropic", "genai_prices", "langgraph", "mcp", "openai", "pydantic_ai"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pilothouse.web.server",
+        "pilothouse.platform",
+        "pilothouse.engine.worker",
+        "pilothouse.llm.gateway",
+        "pilothouse.testing",
+        "pilothouse.tools",
+    ],
+)
+def test_no_model_library_comes_with_a_server_or_a_worker(module: str) -> None:
+    program = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+
+    assert not packages_imported_by(program) & MODEL_PACKAGES

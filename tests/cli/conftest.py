@@ -110,6 +110,9 @@ class Terminal:
         """Reads until the pattern has been seen."""
         until(lambda: self._read() and bool(re.search(wanted, self.seen)), f"{wanted!r} on the terminal")
 
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
     def press_ctrl_c(self) -> None:
         self._process.send_signal(signal.SIGINT)
 
@@ -150,7 +153,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     shell.write("agents.py", source + MORE_AGENTS)
     process = shell.start("up", "--port", "0")
     try:
-        until(lambda: shell("agents", "list").code == 0 and len(shell("agents", "list", "--json").json) == 3, "up")
+        until(lambda: shell("agents", "list").code == 0 and len(shell("agents", "list", "--json").json) == 4, "up")
         yield shell
     finally:
         process.terminate()

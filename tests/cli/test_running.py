@@ -94,7 +94,7 @@ def test_the_other_nouns_answer(up: Shell) -> None:
     assert up("db", "storage", "--json").json["total_bytes"] > 0
     assert "pilothouse.toml" in up("config", "show").out
     checked = up("db", "check")
-    assert (checked.code, "all 13 invariants hold" in checked.out) == (0, True)
+    assert (checked.code, "all 19 invariants hold" in checked.out) == (0, True)
 
 
 def test_unknown_things_are_refused_with_what_to_do(up: Shell) -> None:
@@ -208,7 +208,7 @@ def test_a_reader_that_goes_away_is_no_error(up: Shell) -> None:
 def test_a_terminal_that_knows_few_characters_shows_the_others_as_it_can(up: Shell) -> None:
     said = up("db", "check", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
 
-    assert (said.code, "all 13 invariants hold" in said.out) == (0, True), said.err
+    assert (said.code, "all 19 invariants hold" in said.out) == (0, True), said.err
 
 
 def test_the_audit_is_verified_and_a_copy_of_it_too(up: Shell) -> None:
@@ -225,3 +225,84 @@ def test_the_audit_is_verified_and_a_copy_of_it_too(up: Shell) -> None:
     forged = up("audit", "verify", "--file", "forged.jsonl")
     assert (forged.code, "was changed" in forged.out) == (1, True)
     assert "cannot be read" in up("audit", "verify", "--file", "missing.jsonl").err
+
+
+def test_a_lineage_is_shown_and_cancelled(up: Shell) -> None:
+    run_id = up("submit", "waits", "{}", "--json").json["id"]
+
+    shown = up("runs", "cancel", run_id, "--lineage", "--dry-run")
+    assert (shown.code, run_id in shown.out) == (0, True)
+    assert "nothing was cancelled: this was a dry run" in shown.out
+    assert up("runs", "cancel", run_id, "--dry-run", "--json").json["runs"][0]["id"] == run_id
+
+    done = up("runs", "cancel", run_id, "--lineage", "--json").json
+    assert (done["root_id"], done["runs"][0]["id"], done["dry_run"]) == (run_id, run_id, False)
+    assert up("runs", "watch", run_id).code == 1
+    assert "has ended already" in up("runs", "cancel", run_id, "--lineage").err
+
+
+def test_what_an_agent_says_is_shown_whole_when_asked_and_never_obeyed(up: Shell) -> None:
+    name = "\x1b[2J[/bold]" + "x" * 3000
+    run_id = submitted(up, "hello", json.dumps({"name": name}))
+    until(lambda: state(up, run_id) == "succeeded", "the run to end")
+
+    cut, whole = up("runs", "show", run_id), up("runs", "show", run_id, "--full")
+
+    assert cut.code == 0, cut.err
+    assert ("--full" in cut.out, cut.out.count("x") < 3000, "x" * 100 in cut.out) == (True, True, True)
+    assert whole.out.count("x") >= 6000
+    assert "where the time went" in cut.out
+    assert "\x1b" not in cut.out + whole.out
+
+
+def test_a_reason_is_no_markup(up: Shell) -> None:
+    run_id = submitted(up, "waits")
+    until(lambda: state(up, run_id) == "waiting", "the run to wait")
+
+    assert up("runs", "cancel", run_id, "--reason", "[/x] \x1b[31m red").code == 0
+    told = up("audit", "tail", "-n", "5")
+
+    assert told.code == 0, told.err
+    assert (told.code, "[/x] ␛[31m red" in told.out) == (0, True)
+
+
+def test_who_watches_a_run_that_waits_sees_why_and_what_to_do(up: Shell) -> None:
+    run_id = submitted(up, "waits")
+
+    with Terminal(up, "runs", "watch", run_id, columns=120) as terminal:
+        terminal.until("why   it waits for signal 'go'")
+        terminal.until(f"next  .*runs signal {run_id} go")
+        assert up("runs", "signal", run_id, "go", '"now"').code == 0
+        assert terminal.wait() == 0
+
+    assert "where the time went" in terminal.seen
+
+
+def test_top_prints_one_frame_where_there_is_no_terminal_and_ends_with_q(up: Shell) -> None:
+    said, told = up("top"), up("top", "--once", "--json").json
+
+    assert (said.code, "Pilothouse is well" in said.out, "runs/s" in said.out) == (0, True, True)
+    assert (told["state"], len(told["workers"]), [lane["lane"] for lane in told["lanes"]]) == (
+        "ready", 1, ["critical", "normal", "low"],
+    )  # fmt: skip
+    with Terminal(up, "top", columns=80) as terminal:
+        terminal.until("Pilothouse is well")
+        terminal.type("q")
+
+        assert terminal.wait() == 0
+
+
+def test_runs_of_a_filter_are_shown_cancelled_and_redriven(up: Shell) -> None:
+    later = ("--at", "2999-01-01T00:00:00Z", "--json")
+    run_id = up("submit", "hello", '{"name": "of-a-filter"}', *later).json["id"]
+
+    assert [row["id"] for row in up("runs", "list", "--text", "OF-A-FILTER", "--json").json] == [run_id]
+    shown = up("runs", "cancel", "--agent", "hello", "--text", "of-a-filter", "--dry-run")
+    assert (shown.code, run_id in shown.out) == (0, True)
+    assert "nothing was changed: this was a dry run" in shown.out
+    done = up("runs", "cancel", "--text", "of-a-filter", "--json").json
+    assert [line["id"] for line in done["runs"]] == [run_id]
+    assert "no run fits" in up("runs", "redrive", "--text", "of-a-filter").out
+    for wrong in (("runs", "cancel"), ("runs", "redrive", run_id, "--all")):
+        said = up(*wrong)
+        assert (said.code, "name one run, or choose with" in said.err) == (2, True)

@@ -31,6 +31,7 @@ def project(shell: Shell, source: str = APP + AGENT, toml: str = 'app = "agents:
     [
         ("import nothing_like_it\n", "ModuleNotFoundError: No module named 'nothing_like_it' at"),
         ("def broken(:\n", "agents.py, line 1: invalid syntax"),
+        ("from agents import Agent\n", "agents.py hides a package that it imports: rename the file"),
         ("1 / 0\n", "ZeroDivisionError: division by zero at"),
         ("x = 1\n", "'agents:app' is missing in"),
         ("app = 3\n", "'agents:app' is a int in"),
@@ -156,7 +157,13 @@ def test_init_refuses_a_name_that_source_code_and_shells_could_not_hold(shell: S
 
 
 def test_programs_learn_from_up_where_it_listens(shell: Shell) -> None:
-    assert shell("init", "mine", "--json").json["files"] == [".gitignore", "README.md", "agents.py", "pilothouse.toml"]
+    assert shell("init", "mine", "--json").json["files"] == [
+        ".gitignore",
+        "README.md",
+        "agents.py",
+        "pilothouse.toml",
+        "workflow.yaml",
+    ]
     mine = Shell(shell.folder / "mine")
     process = mine.start("up", "--port", "0", "--json", LOG_LEVEL="error")
     try:
@@ -171,7 +178,7 @@ def test_programs_learn_from_up_where_it_listens(shell: Shell) -> None:
         rest, _ = process.communicate(timeout=30)
 
     assert (process.returncode, rest) == (0, "")
-    assert (said["roles"], said["agents"]) == (["api", "scheduler", "worker"], ["hello"])
+    assert (said["roles"], said["agents"]) == (["api", "scheduler", "worker"], ["hello", "letter"])
 
 
 def _wait_for_hello(client: Client) -> None:
@@ -237,6 +244,19 @@ def test_the_demo_keeps_its_promises(shell: Shell) -> None:
     assert (figures["files"], figures["runs"], figures["steps_executed_twice"]) == (25, 26, 0)
     assert figures["lost_attempts"] > 0
     assert Path(figures["report"]).read_text("utf-8").startswith("# Code audit of")
+
+
+@pytest.mark.slow
+def test_the_demo_of_governance_keeps_its_promises(shell: Shell) -> None:
+    said = shell("demo", "governance", "--json")
+
+    assert said.code == 0, said.err
+    figures = said.json
+    assert figures["problems"] == []
+    assert (figures["spent_usd"], figures["searches"], figures["runs_waiting"]) == (1.0, 20, 20)
+    assert (figures["refund_paid"], figures["wires"]) == (["$60.00"], 1)
+    assert (figures["mails_started_after_switch"], figures["mails_sent"]) == (0, 150)
+    assert figures["seconds"] < 60
 
 
 def database(shell: Shell) -> Path:

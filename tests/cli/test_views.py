@@ -8,9 +8,10 @@ import io
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from pilothouse.cli import output, run_view
+from pilothouse.cli import output, run_view, top, waterfall_view
 from pilothouse.cli.main import COMMANDS, TREE
 
 RUN = "01a1fc13-2e02-730f-8bd4-ef9a0a8ad042"
@@ -42,7 +43,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def made(width: int) -> io.StringIO:
         file = io.StringIO()
-        monkeypatch.setattr(output, "console", lambda: Console(file=file, width=width, highlight=False))
+        monkeypatch.setattr(output, "console", lambda: Console(file=file, width=width, highlight=False, markup=False))
         return file
 
     return made
@@ -119,3 +120,119 @@ def test_a_value_is_shortened_to_one_line() -> None:
     assert output.shorten({"a": [1, None]}) == '{"a":[1,null]}'
     assert output.shorten("one\n two") == "one two"
     assert output.shorten("x" * 9, 5) == "xxxx…"
+
+
+def span(kind: str, name: str, start: int, end: int | None, **changes: Any) -> dict[str, Any]:
+    """A span of some seconds of one minute."""
+    row = {"kind": kind, "name": name, "started_at": at(start), "ended_at": None if end is None else at(end)}
+    rest = {"state": "succeeded", "detail": "", "attempt": 1, "id": None, "cost_microusd": 0, "tokens": 0}
+    return row | rest | {"depth": 0, "parent": None} | changes
+
+
+def at(second: int) -> str:
+    return f"2026-11-21T10:00:{second:02}Z"
+
+
+def waterfall(*spans: dict[str, Any], total_seconds: int) -> dict[str, Any]:
+    return {
+        "started_at": at(0),
+        "now": at(total_seconds),
+        "total_us": total_seconds * 1_000_000,
+        "spans": list(spans),
+        "where_time_went": {"queue": 1_000_000, "model": (total_seconds - 1) * 1_000_000},
+    }
+
+
+def drawn(shown: Any, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, markup=False)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_waterfall_fits_the_terminal_and_bars_lie_where_their_time_was(width: int) -> None:
+    long = "a very long name of a step " * 5
+    found = waterfall(
+        span("attempt", "attempt 1", 0, 20, cost_microusd=1234),
+        span("step", long, 0, 10, depth=1),
+        span("tool", "\x1b[2J שלום", 10, 20, depth=1, state="failed", detail="ValueError: " + long),
+        span("wait", "signal go", 20, None, state="waiting"),
+        total_seconds=40,
+    )
+
+    lines = drawn(waterfall_view.bars(found, width), width)
+    _, _, attempt, step, tool, wait = [line.rstrip() for line in lines]
+
+    assert max(map(cell_len, lines)) <= width
+    assert "\x1b" not in "".join(lines)
+    assert step.index("█") == attempt.index("▬")
+    assert abs(step.count("█") - tool.count("█")) <= 1
+    assert tool.index("█") > step.rindex("█") - 2
+    assert wait.endswith("▸")
+    assert cell_len(wait) == cell_len(lines[1].rstrip())
+
+
+def test_many_spans_are_cut_in_the_middle_unless_all_are_wanted() -> None:
+    spans = [span("step", f"step {number}", 0, 1) for number in range(90)]
+    found = waterfall(*spans, total_seconds=1)
+
+    some, every = drawn(waterfall_view.bars(found, 100), 100), drawn(waterfall_view.bars(found, 100, most=None), 100)
+
+    assert "… 30 more" in "\n".join(some)
+    assert ("step 89 " in some[-1], len(every)) == (True, 92)
+
+
+def test_a_moment_in_the_queue_is_not_worth_a_line_once_it_is_over() -> None:
+    found = waterfall(
+        span("queue", "queue", 0, 0), span("attempt", "attempt 1", 0, 30), span("queue", "queue", 30, None),
+        total_seconds=31,
+    )  # fmt: skip
+
+    assert [line.split()[1] for line in drawn(waterfall_view.bars(found, 80), 80)[2:]] == ["attempt", "queue"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_any_table_fits_the_terminal(width: int) -> None:
+    made = output.table("run", "account", ("limit", "right"), ("note", "fold"))
+    made.add_row(RUN, "tenant:a-very-long-name-of-a-tenant", "1,000,000.0000", "[/bold] שלום \x1b[31m" * 9)
+
+    lines = drawn(output.fitted(made, width, spare=("limit",)), width)
+
+    assert max(map(cell_len, lines)) <= width
+    assert "[/bold]" in "".join("".join(lines).split())
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_frame_of_top_fits_the_terminal(width: int) -> None:
+    worker = {
+        "id": RUN, "state": "running", "is_live": False, "running": 3, "slots": {"normal": 8},
+        "host": "a-host-with-a-very-long-name.example.com", "agents": ["invoice_classifier"] * 9,
+    }  # fmt: skip
+    run = {"id": RUN, "agent": "a" * 60, "lane": "critical", "attempt": 3, "started_at": at(0)}
+    spent = {"period": "2026-11-21", "settled_microusd": 99, "reserved_microusd": 1, "limit_microusd": 100}
+    lane = {"lane": "normal", "queued": 1_000_000, "running": 7, "waiting": 9, "oldest_age_seconds": 4000.0}
+    found = {
+        "state": "degraded", "reasons": ["breakers: it is open"], "now": at(9), "runs": {"queued": 1_000_000},
+        "runs_per_second": 12.5, "lanes": [lane], "workers": [worker], "spending": [spent],
+        "under_way": [run | {"progress_done": 3, "progress_total": None}], "has_more_dead": True, "blocked_runs": 1,
+        "alerts": {"critical": 2, "warning": 0, "info": 1},
+        "switches": ["agent:x"], "approvals": 2, "dead": 1000,
+    }  # fmt: skip
+
+    lines = drawn(top.frame(found, width, runs=None), width)
+
+    assert max(map(cell_len, lines)) <= width
+    for told in (
+        "degraded",
+        "it is open",
+        "12.5 runs/s",
+        "1,000+ dead",
+        "alerts fire: 2 critical, 1 info",
+        "agent:x",
+        "silent",
+        "100%",
+        "66 min 40 s",
+        "9.0 s",
+    ):
+        assert told in "\n".join(lines), told

@@ -8,6 +8,7 @@ from pilothouse import payloads
 from pilothouse.clock import new_id
 from pilothouse.control import agents, attempts, runs, workers
 from pilothouse.control.agents import AgentCard
+from pilothouse.control.asking import Ask
 from pilothouse.control.attempts import Checkpoint, ClaimedRun, Settlement
 from pilothouse.control.concurrency import AgentVersion
 from pilothouse.control.runs import Request, Submitted
@@ -29,6 +30,13 @@ NAME_SCHEMA = payloads.encode(
     }
 )
 ANY_SCHEMA = "{}"
+ARGUMENTS = {"order": 7, "amount_usd": 80}
+SCHEMA = {
+    "type": "object",
+    "properties": {"order": {"type": "integer"}, "amount_usd": {"type": "number", "maximum": 100}},
+    "required": ["order", "amount_usd"],
+    "additionalProperties": False,
+}
 
 
 def card(name: str, *, schema: str = ANY_SCHEMA, lane: str = "normal", **changes: Any) -> AgentCard:
@@ -163,3 +171,35 @@ def state_of(db: Database, run_id: str) -> str:
 def actions_of(db: Database, entity_id: str) -> list[str]:
     rows = db.read_blocking(lambda tx: tx.fetch_all("audit_of_entity", entity_id=entity_id, after=0, limit=1000))
     return [row["action"] for row in rows]
+
+
+def an_ask(**changes: Any) -> Ask:
+    arguments = payloads.encode(ARGUMENTS)
+    values: dict[str, Any] = {
+        "id": new_id(),
+        "key": "refund",
+        "round": 1,
+        "kind": "tool",
+        "action": "refund",
+        "title": "refund order 7",
+        "recommendation": "do it",
+        "reasoning": "",
+        "risk_assessment": "tier 2",
+        "risk": 2,
+        "confidence": 0.5,
+        "cost_microusd": 80_000_000,
+        "billing": "none",
+        "people_affected": 1,
+        "is_reversible": 1,
+        "alternatives": "[]",
+        "arguments": arguments,
+        "arguments_hash": payloads.digest(arguments),
+        "arguments_schema": payloads.encode(SCHEMA),
+        "reasons": "[]",
+        "quorum": 1,
+        "reviewer": "operator",
+        "policy_version": None,
+        "on_deadline": "wait",
+        "deadline_us": None,
+    }
+    return Ask(**(values | changes))

@@ -112,7 +112,7 @@ async def test_a_blob_goes_with_the_last_run_that_holds_it(database: Database, w
 
 
 def held_by(db: Database, worker: str) -> Any:
-    from pilothouse.control.attempts import find_written
+    from pilothouse.control.outcomes import find_written
 
     return db.transaction_blocking(lambda tx: find_written(tx, worker, [], [])).held
 

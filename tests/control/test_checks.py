@@ -9,7 +9,7 @@ import pytest
 from pilothouse.control import attempts, checks, leases, workers
 from pilothouse.control.waits import Wait
 from pilothouse.store.database import Database
-from tests.control.steps import checkpoint, claim, ended, settle, start_worker, submit, write
+from tests.control.steps import an_ask, checkpoint, claim, ended, settle, start_worker, submit, write
 
 CORRUPTIONS = {
     "no running run without a live lease": "UPDATE workers SET state = 'stopped'",
@@ -25,6 +25,25 @@ CORRUPTIONS = {
     "run counters equal the rows they count": "UPDATE counters SET value = value + 1 WHERE name = 'runs'",
     "counters of tenants equal the rows they count": "UPDATE counters SET value = 9 WHERE name = 'queued'",
     "every large payload that is referred to is there": "UPDATE runs SET input = 'blob:0' WHERE state = 'succeeded'",
+    "every call of a model or a tool is a step's": (
+        "INSERT INTO tool_calls (run_id, key, attempt, tool, effect, called_by, arguments, outcome, cost_microusd, "
+        "started_at, latency_us) SELECT id, 'none', 1, 't', 'read', 'code', '{}', 'succeeded', 0, 0, 0 FROM runs"
+    ),
+    "every balance is the sum of its ledger entries": (
+        "INSERT INTO balances VALUES ('global', '2026-11', 1, 0, 0, 0, 0, 0)"
+    ),
+    "every reservation is booked once, and settled once": (
+        "INSERT INTO reservations (id, state, run_id, key, attempt, tenant, agent, day, month, microusd, tokens, "
+        "actions, created_at) SELECT id, 'held', id, 's', 1, 'default', 'echo', '', '', 1, 0, 0, 0 FROM runs"
+    ),
+    "nothing is left of an erased tenant": (
+        "INSERT INTO erasures (id, tenant, state, requested_by, started_at, finished_at) "
+        "VALUES ('e', 'default', 'done', 'x', 9000000000000000, 9000000000000000)"
+    ),
+    "no run that has ended still asks a person": (
+        "UPDATE approvals SET run_id = (SELECT id FROM runs WHERE state = 'succeeded')"
+    ),
+    "every approved approval has the votes it needs": "UPDATE approvals SET state = 'approved'",
     "attempt counters equal the rows they count": "UPDATE counters SET value = value + 1 WHERE name = 'attempts'",
 }
 
@@ -39,7 +58,8 @@ def lived_in(db: Database, worker: str) -> Database:
     for _ in range(3):
         submit(db)
     running, waiting, done = claim(db, worker)
-    assert write(db, checkpoint(running, "s"), checkpoint(done, "s")) == [None, None]
+    asks = checkpoint(running, "s")._replace(asks=(an_ask(),))
+    assert write(db, asks, checkpoint(done, "s")) == [None, None]
     settle(db, ended(waiting, "suspended", waits=(Wait("signal", "go", "g"),)), ended(done))
     return db
 

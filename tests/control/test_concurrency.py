@@ -119,8 +119,8 @@ def test_claims_at_once_do_not_pass_a_limit(database: Database) -> None:
 
 
 def is_left(db: Database) -> bool:
-    row = db.read_blocking(lambda tx: tx.fetch_one("oldest_due", lane="normal", agent="narrow"))
-    return row is not None and row["oldest"] is not None
+    queue = {"lane": "normal", "agent": "narrow"}
+    return bool(db.read_blocking(lambda tx: tx.fetch_many("oldest_due", [queue])))
 
 
 async def test_why_names_the_limit(database: Database) -> None:

@@ -9,8 +9,8 @@ import pytest
 from pilothouse import payloads
 from pilothouse.control import dead
 from pilothouse.control.dead import DeadFilter
-from pilothouse.errors import Conflict
-from pilothouse.store.database import Database
+from pilothouse.errors import Conflict, InvalidInput
+from pilothouse.store.database import Database, Row
 from tests.control.steps import checkpoint, claim, ended, run_of, settle, state_of, submit, write
 
 
@@ -54,6 +54,28 @@ def test_redriving_from_the_start_forgets_the_steps(db: Database, worker: str) -
     asyncio.run(dead.redrive_run(db, run_id, principal="test", start_from="start"))
 
     assert keys(db, run_id) == []
+
+
+def test_redriving_from_a_step_forgets_it_and_what_came_after(db: Database, worker: str) -> None:
+    run_id = submit(db)
+    (run,) = claim(db, worker)
+    for number, key in enumerate(("first", "second", "third")):
+        made = checkpoint(run, key)
+        began = made.started_at + number * 10
+        write(db, made._replace(started_at=began, finished_at=began + 5))
+    settle(db, ended(run, "fatal"))
+
+    with pytest.raises(InvalidInput, match="no finished step 'fourth'"):
+        asyncio.run(dead.redrive_run(db, run_id, principal="test", step="fourth"))
+    asyncio.run(dead.redrive_run(db, run_id, principal="test", step="second", reason="fixed"))
+
+    assert keys(db, run_id) == ["first"]
+    (record,) = [row for row in records_of(db, run_id) if row["action"] == "run.redriven"]
+    assert record["reason"] == "from step 'second': fixed"
+
+
+def records_of(db: Database, run_id: str) -> list[Row]:
+    return db.read_blocking(lambda tx: tx.fetch_all("audit_of_entity", entity_id=run_id, after=0, limit=100))
 
 
 def test_dismissed_letters_stay_failed_but_are_dealt_with(db: Database, worker: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,10 @@ EVIDENCE = Path(os.environ.get("EVIDENCE_FILE", os.devnull))
 GATE = Path(os.environ.get("GATE_FILE", os.devnull))
 LOOK_SECONDS = 0.01
 MANY = 100
+
+
+MARKS = EVIDENCE.with_suffix(".marks")
+"""One line per effect: its run, its number, the instant at which it began in microseconds, and the process."""
 
 
 def note(ctx: Context, step: str) -> None:
@@ -62,12 +67,59 @@ async def worker_bee(
     return executed_by
 
 
+def leave_mark(run_id: str, number: int) -> None:
+    with MARKS.open("ab", buffering=0) as file:
+        file.write(f"{run_id} {number} {time.time_ns() // 1000} {os.getpid()}\n".encode())
+
+
+@app.tool(effect="write")
+async def write_mark(run_id: str, number: int) -> None:
+    """An effect on the world outside that a run must not have twice."""
+    leave_mark(run_id, number)
+    await asyncio.sleep(0.002)
+
+
+@app.tool(effect="idempotent")
+def put_mark(run_id: str, number: int) -> None:
+    """One that it may have twice, on a thread."""
+    leave_mark(run_id, number)
+    time.sleep(0.002)
+
+
+@app.agent(max_losses=MANY, max_attempts=1)
+async def marker(ctx: Context, marks: int, tool: str = "write_mark") -> int:
+    """Leaves so many marks, one after the other."""
+    for number in range(marks):
+        await ctx.tool(tool, run_id=ctx.run_id, number=number)
+    return marks
+
+
 @app.agent(max_losses=MANY)
 async def queen(ctx: Context, children: int) -> list[dict[str, int]]:
     """Starts bees and waits for all of them, suspended."""
     started = await ctx.start_many("bees", "worker_bee", [{"steps": 2}] * children)
     outcomes: list[dict[str, int]] = await ctx.results("outcomes", started)
     return outcomes
+
+
+@app.tool(effect="write", amount="amount_usd")
+def refund(amount_usd: float) -> str:
+    """Pays back."""
+    with EVIDENCE.open("ab", buffering=0) as file:
+        file.write(f"{current_run.get()} refund-{amount_usd:g} 0 {os.getpid()}\n".encode())
+    return f"paid {amount_usd:g}"
+
+
+current_run: ContextVar[str] = ContextVar("current_run")
+
+
+@app.agent(max_losses=MANY)
+async def asker(ctx: Context) -> str:
+    """Asks people twice: for a plan, and before its tool."""
+    current_run.set(ctx.run_id)
+    await ctx.step("before", leave_evidence(ctx, "before"))
+    await ctx.approve("plan", recommendation="do it")
+    return str(await ctx.tool(refund, amount_usd=80))
 
 
 @app.agent(max_losses=MANY)
@@ -113,3 +165,8 @@ async def stubborn(ctx: Context) -> None:
 async def unstorable(ctx: Context) -> object:
     await ctx.step("before", leave_evidence(ctx, "before"))
     return object()
+
+
+@app.agent(max_losses=MANY)
+async def questioner(ctx: Context, number: int) -> str:
+    return await ctx.llm("ask", f"What is {number}?", max_tokens=1000)

@@ -31,6 +31,7 @@ SURE_LEASE = {"PILOTHOUSE_LEASE_SECONDS": "30"}
 """For a worker that must not lose its lease, however busy the machine is."""
 
 LANES = ("--lanes", "critical=1,normal=6,low=1", "--shared", "0")
+ROOT = Path(__file__).parents[2]
 TETHER = Path(__file__).with_name("tethered.py")
 LOG_SHOWN = 3000
 
@@ -94,7 +95,7 @@ class Fleet:
             "DATABASE_URL": self.database_url,
             **({"DIRECT_URL": self.direct_url} if self.direct_url else {}),
             "PILOTHOUSE_APP": "tests.crash.agents_under_test:app",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
             "PILOTHOUSE_LEASE_SECONDS": str(LEASE_SECONDS),
             "AGENT_HEARTBEAT_INTERVAL": "0.3",
             "ENGINE_TICK_INTERVAL_MS": "100",

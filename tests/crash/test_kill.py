@@ -8,7 +8,7 @@ from collections import Counter
 
 import psutil
 
-from pilothouse.control.runs import Filter, list_runs
+from pilothouse.control.run_lists import Filter, list_runs
 from pilothouse.payloads import decode
 from tests.crash.processes import LANES, Fleet, eventually
 
@@ -55,7 +55,7 @@ async def test_a_storm_of_kills_loses_nothing(fleet: Fleet) -> None:
     for id in bees:
         assert dict(fleet.steps_executed(id)).keys() == {f"step-{number}" for number in range(5)}
     for id in queens:
-        children = await list_runs(fleet.db, Filter(parent_id=id), limit=100)
+        children = (await list_runs(fleet.db, Filter(parent_id=id), limit=100)).rows
         assert Counter(child["state"] for child in children) == {"succeeded": 4}
 
 

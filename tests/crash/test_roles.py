@@ -71,5 +71,7 @@ def submit(url: str) -> str:
 
 
 def leader_of(fleet: Fleet) -> str | None:
+    """Who reaps."""
     leases = fleet.db.read_blocking(lambda tx: tx.fetch_all("list_leases"))
-    return next((lease["holder"] for lease in leases if lease["lease_until"] > lease["now"]), None)
+    live = [lease for lease in leases if lease["lease_until"] > lease["now"]]
+    return next((lease["holder"] for lease in live if lease["name"] == "janitor"), None)

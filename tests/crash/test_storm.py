@@ -29,9 +29,13 @@ def test_a_storm_of_kills_loses_nothing(fleet: Fleet) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_a_long_storm_loses_nothing(fleet: Fleet) -> None:
-    """Three workers, one of those that work killed every 300 ms until everything has ended."""
+    """Three workers, one of those that work killed every 300 ms until most has ended; then the calm, and the rest ends.
+
+    The rest needs the calm: a run that was lost often waits up to a minute between attempts, and a worker that is
+    killed as soon as it works may have no time for it.
+    """
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - shown when the test fails
     chance = random.Random(seed)
@@ -51,10 +55,11 @@ def test_a_long_storm_loses_nothing(fleet: Fleet) -> None:
             fleet.kill(name)
             fleet.start(name, "worker", *WIDE)
             kills += 1
-        return fleet.states(ids)["succeeded"] == MANY_RUNS
+        return fleet.states(ids)["succeeded"] > 0.95 * MANY_RUNS
 
-    eventually(one_more_kill, "every run to succeed", seconds=240)
+    eventually(one_more_kill, "most runs to succeed", seconds=300)
 
     assert kills > 10
+    assert fleet.until_ended(ids, seconds=150) == {"succeeded": MANY_RUNS}
     executed = {(each.run_id, each.step) for each in fleet.executions()}
     assert executed == {(run_id, f"step-{number}") for run_id in ids for number in range(STEPS)}

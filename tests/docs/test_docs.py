@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -60,14 +61,11 @@ def normal(code: str) -> str:
 
 
 async def test_the_readmes_example_does_what_it_says() -> None:
-    sys.path.insert(0, str(ROOT / "examples" / "hello"))
-    try:
-        from agents import app  # type: ignore[import-not-found]  # the example's module
-    finally:
-        sys.path.pop(0)
     from pilothouse.testing import TestPlatform
 
-    async with TestPlatform(app) as platform:
+    namespace = runpy.run_path(str(ROOT / "examples" / "hello" / "agents.py"))
+
+    async with TestPlatform(namespace["app"]) as platform:
         run_id = await platform.submit("greet", {"name": "Ada"})
         await platform.run_until_idle()
         await platform.signal(run_id, "approved", "Grace")

@@ -15,6 +15,7 @@ from typing import Any
 from pilothouse import App, Context, FatalError
 from pilothouse.domain.retries import Backoff
 from pilothouse.engine.sync import SyncContext
+from pilothouse.errors import ApprovalRejected, PolicyDenied
 
 app = App("isolated")
 
@@ -36,6 +37,43 @@ async def everything(ctx: Context, number: int) -> dict[str, Any]:
     grown = await child.result()
     word = await ctx.wait_for("word")
     return {"grown": grown, "word": word, "process": os.getpid(), "attempt": ctx.attempt}
+
+
+@app.tool(effect="write")
+async def shout(word: str) -> str:
+    return word.upper()
+
+
+@app.agent(isolation="process")
+async def calls(ctx: Context, words: list[str]) -> list[str]:
+    shouted = [await ctx.tool("shout", word=word) for word in words]
+    return [*shouted, await ctx.llm("question", "what?")]
+
+
+@app.agent(isolation="process", max_attempts=1)
+async def waits_for_ever(ctx: Context) -> None:
+    await asyncio.Event().wait()
+
+
+@app.tool(effect="write", amount="amount_usd")
+async def refund(amount_usd: float) -> str:
+    """Pays back."""
+    return f"paid {amount_usd:g} in {os.getpid()}"
+
+
+@app.agent(isolation="process")
+async def asker(ctx: Context) -> list[Any]:
+    """Asks people, and is told what they say across the wall."""
+    decision = await ctx.approve("plan", recommendation="do it", arguments={"x": 1})
+    try:
+        paid = await ctx.tool(refund, amount_usd=80)
+    except ApprovalRejected as error:
+        paid = error.note
+    try:
+        denied = await ctx.tool(refund, amount_usd=666)
+    except PolicyDenied as error:
+        denied = str(error)
+    return [decision.arguments, paid, denied, os.getpid()]
 
 
 @app.agent(isolation="process")
@@ -130,3 +168,24 @@ async def breaks_the_wire(ctx: Context) -> None:
 @app.agent
 async def in_the_worker(ctx: Context) -> int:
     return os.getpid()
+
+
+@app.tool(effect="write")
+def leave_note(text: str, effect_key: str) -> str:
+    return f"{text} under a key of {len(effect_key)}"
+
+
+@app.agent(isolation="process")
+async def asks(ctx: Context) -> dict[str, Any]:
+    """Models, tools by their names, streams and memory, from where there are no keys and no database."""
+    before = await ctx.recall("times") or 0
+    await ctx.remember("times", before + 1)
+    answer = await ctx.llm("ask", "Leave a note", tools=["leave_note"])
+    pieces = [piece async for piece in ctx.llm_stream("tell", "Tell me")]
+    note = await ctx.tool("leave_note", text="mine")
+    return {"times": before + 1, "answer": answer, "told": "".join(pieces), "note": note, "process": os.getpid()}
+
+
+@app.agent(isolation="process")
+async def asks_in_vain(ctx: Context) -> str:
+    return await ctx.llm("ask", "refused")

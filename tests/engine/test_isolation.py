@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from pilothouse import App, Context
+from pilothouse.domain.policies import Decision, Rule
 from pilothouse.errors import ConfigError
-from pilothouse.testing import TestPlatform
+from pilothouse.testing import ScriptedModel, TestPlatform
 from tests.engine.conftest import Start
 from tests.engine.isolated_agents import app
 
@@ -222,3 +223,67 @@ def _is_gone(process_id: int) -> bool:
 def servers() -> list[psutil.Process]:
     """The fork servers of this process."""
     return [child for child in psutil.Process().children() if "pilothouse.engine.isolated" in child.cmdline()]
+
+
+async def test_models_tools_and_memory_are_reached_through_the_wall(start: Start) -> None:
+    model = ScriptedModel(
+        [
+            {"when": {"contains": "refused"}, "fault": "rejected"},
+            {
+                "when": {"contains": "note", "after": "nothing"},
+                "call": {"tool": "leave_note", "arguments": {"text": "x"}},
+            },
+            {"when": {"after": "leave_note"}, "say": "done"},
+            {"say": "a story"},
+        ]
+    )
+    platform = await start(app, is_frozen=False, model=model)
+
+    first, second = await platform.run("asks"), await platform.run("asks")
+
+    assert (first["times"], second["times"]) == (1, 2)
+    assert (first["answer"], first["told"], first["note"]) == ("done", "a story", "mine under a key of 32")
+    assert first["process"] != os.getpid()
+
+
+async def test_what_a_process_asks_is_recorded_by_its_worker(start: Start) -> None:
+    model = ScriptedModel([{"when": {"contains": "refused"}, "fault": "rejected"}, {"say": "done"}])
+    platform = await start(app, is_frozen=False, model=model)
+    good, bad = await platform.submit("asks"), await platform.submit("asks_in_vain")
+    await platform.run_until_idle()
+
+    calls = (await platform.timeline(good))["model_calls"]
+    assert [(call["key"], call["outcome"], call["input_tokens"] > 0) for call in calls] == [
+        ("ask", "answered", True),
+        ("tell", "answered", True),
+    ]
+    failed = await platform.timeline(bad)
+    assert (failed["run"]["state"], failed["run"]["error"]["type"]) == ("failed", "ModelRefused")
+    assert [(call["outcome"], call["reason"]) for call in failed["model_calls"]] == [("failed", "rejected")]
+
+
+async def test_people_are_asked_from_a_process_of_its_own(start: Start) -> None:
+    devilish = Rule(then=Decision.DENY, tool="refund", amount_over_usd=600, reason="too much")
+    platform = await start(app, is_frozen=False, policies={"devilish": devilish})
+    run_id = await platform.submit("asker")
+
+    async def asked() -> dict[str, Any]:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not (found := await platform.approvals(run_id)):  # noqa: ASYNC110 - another process asks
+                await asyncio.sleep(0.01)
+        return found[0]
+
+    plan = await asked()
+    await platform.decide(plan["id"], "approve", arguments={"x": 2})
+    refund = await asked()
+    assert (refund["kind"], refund["action"], refund["arguments"]) == ("tool", "refund", {"amount_usd": 80})
+    await platform.decide(refund["id"], "reject", note="not this one")
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (run := await platform.get(run_id))["state"] not in ("succeeded", "failed"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    assert run["state"] == "succeeded", run["error"]
+    assert run["output"][:3] == [{"x": 2}, "not this one", "tool 'refund' is denied: too much"]
+    assert run["output"][3] != os.getpid()
+    denied = await platform.db.read(lambda tx: tx.fetch_all("audit_of_entity", entity_id=run_id, after=0, limit=100))
+    assert [row["reason"] for row in denied if row["action"] == "policy.denied"] == ["tool refund: too much"]

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from pilothouse.control.attempts import ClaimedRun
+from pilothouse.domain.calendars import UTC_CALENDAR
 from pilothouse.engine import pump as pumps
 from pilothouse.engine.pump import Owner, Pump
 from pilothouse.errors import OutcomeUnknown
@@ -24,6 +25,7 @@ class Holder:
             worker_id=worker_id,
             agents=[version_of("echo")],
             claim_limit=10,
+            calendar=UTC_CALENDAR,
             demand=lambda: demand(normal=self.slots),
             holds=lambda key: key in {run.key for run in self.started},
             on_claimed=lambda runs: None,

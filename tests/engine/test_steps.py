@@ -12,6 +12,8 @@ from pydantic import BaseModel
 
 from pilothouse import App, Context, FatalError, RetryPolicy, StepError, SyncContext
 from pilothouse.domain.retries import Backoff
+from pilothouse.errors import Stopped
+from pilothouse.testing import ScriptedModel
 from tests.engine.conftest import Start
 
 QUICK = Backoff(first_seconds=0.0)
@@ -215,6 +217,38 @@ async def test_parallel_steps_keep_stable_keys(start: Start) -> None:
 
     assert (await platform.get(run_id))["output"] == [0, 2, 4, 6]
     assert sorted(calls) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+async def test_a_branch_that_outlives_its_run_begins_nothing(start: Start) -> None:
+    """Its steps would be paid and done, and nobody would ever know of them."""
+    app, is_over, calls = App("t"), asyncio.Event(), list[str]()
+    branches = list[asyncio.Task[None]]()
+
+    @app.tool(effect="idempotent")
+    async def pay() -> None:
+        calls.append("pay")
+
+    async def left_behind(ctx: Context) -> None:
+        await is_over.wait()
+        for begin in (lambda: ctx.tool(pay), lambda: ctx.step("s", calls.append, "s"), lambda: ctx.llm("ask", "?")):
+            with pytest.raises(Stopped):
+                await begin()
+
+    @app.agent(max_attempts=1)
+    async def agent(ctx: Context) -> None:
+        branches.append(asyncio.create_task(left_behind(ctx)))
+        await asyncio.sleep(0)
+        raise ValueError("the other branch fails")
+
+    model = ScriptedModel([{"say": "never"}])
+    platform = await start(app, model=model)
+    run_id = await platform.submit("agent")
+    await platform.run_until_idle()
+    is_over.set()
+    await branches[0]
+
+    assert (await platform.get(run_id))["state"] == "failed"
+    assert (calls, model.asked) == ([], [])
 
 
 async def test_a_step_inside_a_step_has_a_path(start: Start) -> None:

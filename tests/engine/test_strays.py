@@ -12,7 +12,8 @@ from pilothouse.engine import strays
 from pilothouse.engine.attempt import OnSettled
 from pilothouse.engine.pump import Pump
 from pilothouse.errors import StoreError
-from pilothouse.telemetry.events import Emitter, Event, RunDropped
+from pilothouse.telemetry.event import Event
+from pilothouse.telemetry.events import Emitter, RunDropped
 from tests.engine.conftest import Start
 
 WAIT_SECONDS = 30.0

@@ -14,7 +14,8 @@ from pilothouse.config import load_settings
 from pilothouse.engine.worker import Worker
 from pilothouse.errors import StoreError
 from pilothouse.platform import Platform
-from pilothouse.telemetry.events import Emitter, Event, WorkerFault
+from pilothouse.telemetry.event import Event
+from pilothouse.telemetry.events import Emitter, WorkerFault
 from tests.engine.conftest import Start
 
 

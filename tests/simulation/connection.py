@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Protocol
 
 from pilothouse.errors import OutcomeUnknown, StoreUnavailable
-from pilothouse.store.database import T, Work
+from pilothouse.store.database import PoolUse, T, Work
 from tests.simulation.faults import Fate, Faults
 from tests.simulation.store import Store, WorldClock
 
@@ -86,6 +86,9 @@ class SimulatedDatabase:
 
     def listen(self, callback: Callable[[str], None]) -> Callable[[], None]:
         return self._network.listen(self._process, callback)
+
+    def pool_use(self) -> PoolUse:
+        return PoolUse(1, 0, 0)
 
     def check(self) -> None:
         """It is there."""

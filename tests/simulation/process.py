@@ -20,7 +20,8 @@ from pilothouse.engine.scheduler import Chore, Scheduler
 from pilothouse.engine.worker import WorkerOptions, keep_working
 from pilothouse.errors import StoreError
 from pilothouse.store.database import Database
-from pilothouse.telemetry.events import Emitter, Event
+from pilothouse.telemetry.event import Event
+from pilothouse.telemetry.events import Emitter
 from tests.simulation.connection import Network, SimulatedDatabase
 
 LEASE_SECONDS = 10.0

@@ -68,7 +68,7 @@ class World:
         self._alive: dict[str, SimulatedProcess] = {}
         self._states: dict[str, str] = {}
         self._lines: list[str] = []
-        self._problem = ""
+        self._problem, self._is_ending = "", False
         self._executions = self._commits = self._crashes = 0
         self._ticks, self._crash_ticks = 0, self._draw_crash_ticks()
 
@@ -90,7 +90,8 @@ class World:
         try:
             self._loop.run_until_complete(self._story())
         except (Violation, Stuck) as error:
-            self._violated(str(error))
+            if str(error) != self._problem:
+                self._violated(str(error))
         except Exception as error:  # noqa: BLE001 - whatever comes out of the engine is a finding
             self._violated(f"{type(error).__name__}: {error}")
         finally:
@@ -167,7 +168,9 @@ class World:
         return {self._chance.randrange(6_000) for _ in range(self._chance.randint(1, 12))}
 
     def _tick(self) -> None:
-        """Between two turns of the loop: so a crash can come at any await."""
+        """Between two turns of the loop: so a crash can come at any await. What was found ends the world."""
+        if self._problem and not self._is_ending:
+            raise Violation(self._problem)
         self._ticks += 1
         if self._ticks in self._crash_ticks:
             process = self._alive.get(f"p{self._chance.randrange(PROCESSES)}")
@@ -189,6 +192,7 @@ class World:
 
     def _end_all(self) -> None:
         """Nobody's last words count any more."""
+        self._is_ending = True
         for process in self._alive.values():
             process.is_dead = True
         while tasks := asyncio.all_tasks(self._loop):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ import pytest
 import structlog
 
 from pilothouse.errors import ConfigError
+from pilothouse.telemetry.events import WorkerPaused, WorkerStarted
 from pilothouse.telemetry.logs import configure_logs, get_logger
+from pilothouse.telemetry.sinks import EventLog
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -132,7 +136,7 @@ def test_a_terminal_gets_lines_for_people(tmp_path: Path) -> None:
     [
         (("loud", "json", "stderr"), "'loud'"),
         (("info", "xml", "stderr"), "'xml'"),
-        (("info", "json", "https://example.com"), "'https://example.com'"),
+        (("info", "json", "syslog"), "'syslog'"),
         (("info", "json", "file:"), "'file:'"),
         (("info", "json", "file:/nowhere/at/all.log"), "/nowhere/at/all.log"),
     ],
@@ -192,3 +196,43 @@ def test_the_file_that_was_replaced_is_closed(tmp_path: Path) -> None:
         configure_logs("info", "json", f"file:{tmp_path / str(n)}")
 
     assert psutil.Process().num_fds() - before < 5
+
+
+def test_lines_of_events_go_together_in_their_order(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    configure_logs("info", "json", f"file:{file}")
+    log = EventLog()
+    for number in range(12_000):
+        log(WorkerStarted(f"w{number}", "a", 1))
+        if number % 1_000 == 0:
+            log(WorkerPaused(f"w{number}", "gone"))
+            last = json.loads(file.read_text().splitlines()[-1])
+            assert (last["message"], last["context"]["worker_id"]) == ("worker.paused", f"w{number}"), "trouble is told"
+    deadline = time.monotonic() + 30
+    while file.read_text().count("\n") < 12_012 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    lines = [json.loads(line)["context"]["worker_id"] for line in file.read_text().splitlines()]
+    configure_logs()
+
+    assert sorted(lines, key=lambda name: int(name[1:])) == lines
+    assert len(lines) == 12_012
+
+
+def test_a_forked_process_writes_no_line_twice(tmp_path: Path) -> None:
+    script = f"""
+import os
+from pilothouse.telemetry.logs import configure_logs
+from pilothouse.telemetry.sinks import EventLog
+from pilothouse.telemetry.events import WorkerStarted
+configure_logs("info", "json", "file:{tmp_path}/log.jsonl")
+log = EventLog()
+log(WorkerStarted("parent", "a", 1))
+if os.fork() == 0:
+    log(WorkerStarted("child", "a", 1))
+    raise SystemExit
+os.wait()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
+
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert sorted(line["context"]["worker_id"] for line in lines) == ["child", "parent"]

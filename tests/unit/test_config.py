@@ -86,7 +86,10 @@ def test_an_override_of_none_is_no_override() -> None:
         ("lease_seconds = 5\n", "lease_seconds is 5, but a lease must last at least two renewals of 3 s"),
         ("audit_retention_days = 7\n", "audit_retention_days is 7, but the audit must outlast the runs"),
         ("retention_days = 0\naudit_retention_days = 900\n", "retention_days is 0 (0: for ever)"),
-        ('log_destination = "syslog"\n', "log_destination is 'syslog'; use stderr or file:PATH"),
+        (
+            'log_destination = "syslog"\n',
+            "log_destination = 'syslog' (pilothouse.toml): use stderr, stdout, file:PATH or",
+        ),
         ("max_concurrent_runs = 3\n", "max_concurrent_runs is 3, but the lanes reserve 14"),
     ],
 )
@@ -155,3 +158,29 @@ def test_masked_values_are_what_config_show_tells(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DIRECT_URL", "postgresql://me:secret@direct/db")
 
     assert not [each for each in describe_settings() if "secret" in each.value]
+
+
+@pytest.mark.parametrize(
+    ("caps", "told"),
+    [
+        ('"email" = 1', "'email' is no scope; write global, agent:NAME, platform:NAME"),
+        ('"run:*" = 1', "the limit of run:* is per run, not per day"),
+        ('"tool:send" = -1', "the amount is -1; it must be 0 or more"),
+        ('"tenant:*" = 1', "the cap of every tenant is max_actions_per_day"),
+    ],
+)
+def test_an_action_cap_that_cannot_be_is_named(folder: Path, caps: str, told: str) -> None:
+    (folder / FILE).write_text(f"[action_caps]\n{caps}\n")
+
+    with pytest.raises(ConfigError) as refused:
+        load_settings()
+
+    assert told in str(refused.value)
+
+
+def test_action_caps_come_from_the_file(folder: Path) -> None:
+    (folder / FILE).write_text('[action_caps]\n"platform:email" = 100\n"agent:*" = 5\n')
+
+    caps = {limit.scope: limit.amount for limit in load_settings().limits if limit.unit == "actions"}
+
+    assert caps == {"tenant:*": 1000, "platform:email": 100, "agent:*": 5}

@@ -39,9 +39,9 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def reading(url: str, last_event_id: str | None = None) -> AsyncIterator[AsyncIterator[Event]]:
+async def reading(url: str, last_event_id: str | None = None, **headers: str) -> AsyncIterator[AsyncIterator[Event]]:
     """The events of a stream, once it has begun."""
-    headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+    headers |= {} if last_event_id is None else {"Last-Event-ID": last_event_id}
     async with (
         asyncio.timeout(DEADLINE_SECONDS),
         httpx2.AsyncClient(timeout=DEADLINE_SECONDS) as client,

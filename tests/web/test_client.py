@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,18 @@ async def test_options_reach_the_run(url: str) -> None:
     assert datetime.fromisoformat(run["available_at"]) == at
     assert run["concurrency_key"] == "c"
     assert cancelled["state"] == "cancelled"
+
+
+async def test_both_clients_ask_for_costs_and_grant_more(url: str) -> None:
+    async with AsyncClient(url) as client:
+        run = await client.submit("patient")
+        assert await client.costs("day", first=date(2026, 1, 1)) == []
+        granted = await client.grant(run["id"], usd=50.0, reason="needed")
+    with Client(url) as blocking:
+        again = await in_thread(blocking.grant, run["id"], usd=50.0)
+        assert await in_thread(blocking.costs) == []
+
+    assert granted == again == {"run": run["id"], "unit": "microusd", "used": 0, "limit": 50_000_000, "waits": []}
 
 
 async def test_signals_and_events_of_a_run(url: str) -> None:

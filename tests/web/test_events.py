@@ -181,7 +181,7 @@ async def test_a_foreign_last_event_id_is_refused(
 async def test_an_idle_stream_is_kept_alive(
     url: str, api: httpx2.AsyncClient, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.01)
+    monkeypatch.setattr(streams, "PING_SECONDS", 0.01)
     async with (
         httpx2.AsyncClient() as client,
         client.stream("GET", f"{url}/api/v1/events") as response,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+
+import pytest
 
 from pilothouse.config import load_settings
 from pilothouse.control.runs import Submitter
-from pilothouse.store.database import open_database
+from pilothouse.store.database import Database, open_database
 from pilothouse.store.migrations import migrate
 from pilothouse.web.server import create_server
 from tests.web.documented import documented_client
@@ -16,10 +19,17 @@ from tests.web.platform import FakeWorker, agent_card
 RUNS = "/api/v1/runs"
 
 
-async def test_a_run_goes_its_way_over_http(postgres_url: str) -> None:
+@pytest.fixture
+def postgres(postgres_url: str) -> Iterator[Database]:
     db = open_database(postgres_url)
     db.start()
     migrate(db)
+    yield db
+    db.close()
+
+
+async def test_a_run_goes_its_way_over_http(postgres: Database, postgres_url: str) -> None:
+    db = postgres
     worker, stopping = FakeWorker(db), asyncio.Event()
     await worker.start(agent_card())
     app = create_server(db, Submitter(db), load_settings(database_url=postgres_url), stopping)
@@ -41,7 +51,6 @@ async def test_a_run_goes_its_way_over_http(postgres_url: str) -> None:
         paths += [f"{RUNS}/{run_id}/timeline", f"{RUNS}/{run_id}/why", "/api/v1/agents", "/api/v1/workers"]
         statuses = [(await api.get(path)).status_code for path in paths]
         stopping.set()
-    db.close()
 
     assert (submitted.status_code, again.json()["created"]) == (202, False)
     assert [each["status"] for each in batch.json()["runs"]] == [202, 422]

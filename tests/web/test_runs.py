@@ -49,6 +49,8 @@ async def test_every_filter_narrows_the_list(api: httpx2.AsyncClient, worker: Fa
         assert [run["id"] for run in listed] == [wanted], filters
     for filters in (
         {"state": "running"},
+        {"version": "nothing"},
+        {"text": "nobody"},
         {"agent": "nobody"},
         {"parent": wanted},
         {"created_after": "2999-01-01T00:00Z"},
@@ -76,6 +78,18 @@ async def test_a_run_shows_its_output_once_it_has_succeeded(api: httpx2.AsyncCli
 
     assert (run["state"], run["output"], run["attempt"]) == ("succeeded", {"text": "hello Ada"}, 1)
     assert run["finished_at"] > run["started_at"] >= run["created_at"]
+
+
+async def test_the_waterfall_accounts_for_the_whole_run(api: httpx2.AsyncClient, worker: FakeWorker) -> None:
+    run_id = await submit(api)
+    (claimed,) = await worker.claim()
+    await worker.fail(claimed)
+
+    told = (await api.get(f"{RUNS}/{run_id}/waterfall")).json()
+
+    assert [span["state"] for span in told["spans"] if span["kind"] == "attempt"] == ["failed"]
+    assert told["total_us"] == sum(told["where_time_went"].values())
+    assert (await api.get(f"{RUNS}/{NO_RUN}/waterfall")).status_code == 404
 
 
 async def test_the_timeline_tells_everything(api: httpx2.AsyncClient, worker: FakeWorker) -> None:
@@ -213,6 +227,26 @@ async def test_the_dead_letters_of_a_filter_are_redriven_together(api: httpx2.As
     assert sorted(states) == ["failed", "queued", "queued"]
 
 
+async def test_runs_of_a_filter_are_cancelled_and_redriven_together(
+    api: httpx2.AsyncClient, worker: FakeWorker
+) -> None:
+    first = await submit(api, "Ada")
+    await worker.fail(await worker.claim_one())
+    second, third = await submit(api, "Bo"), await submit(api, "Cy")
+
+    planned = (await api.post(f"{RUNS}:cancel", json={"text": "Bo", "dry_run": True})).json()
+    assert [line["id"] for line in planned["runs"]] == [second]
+    assert (planned["dry_run"], planned["runs"][0]["done"], planned["has_more"]) == (True, False, False)
+    done = (await api.post(f"{RUNS}:cancel", json={"ids": [second, first]})).json()
+    assert [(line["id"], line["done"], line["told"]) for line in done["runs"]] == [(second, True, "cancelled")]
+    redriven = (await api.post(f"{RUNS}:redrive", json={"error_type": "ValueError", "from": "start"})).json()
+    assert [(line["id"], line["told"]) for line in redriven["runs"]] == [(first, "queued")]
+    states = [(await api.get(f"{RUNS}/{run_id}")).json()["state"] for run_id in (first, second, third)]
+    assert states == ["queued", "cancelled", "queued"]
+    everything = await api.post(f"{RUNS}:cancel", json={"reason": "all of them?"})
+    assert (everything.status_code, '"all": true' in everything.json()["detail"]) == (422, True)
+
+
 @pytest.mark.parametrize("verb", ["redrive", "dismiss"])
 async def test_all_dead_letters_are_meant_only_when_that_is_said(api: httpx2.AsyncClient, verb: str) -> None:
     response = await api.post(f"/api/v1/dead/{verb}")
@@ -282,3 +316,45 @@ async def test_a_second_agent_has_a_queue_of_its_own(
 
     assert response.status_code == 202
     assert [each["name"] for each in (await api.get("/api/v1/agents")).json()["items"]] == ["bye", "hello"]
+
+
+async def test_a_lineage_is_cancelled_and_a_dry_run_cancels_nothing(
+    api: httpx2.AsyncClient, worker: FakeWorker
+) -> None:
+    run = (await api.post("/api/v1/runs", json={"agent": "hello", "input": {"name": "Ada"}})).json()["id"]
+    url = f"/api/v1/runs/{run}/cancel"
+    assert worker.id
+
+    for body in ({"dry_run": True}, {"lineage": True, "dry_run": True}):
+        planned = (await api.post(url, json=body)).json()
+        assert (planned["root_id"], planned["dry_run"]) == (run, True)
+        assert [(each["id"], each["state"]) for each in planned["runs"]] == [(run, "queued")]
+
+    done = (await api.post(url, json={"lineage": True, "reason": "loop"})).json()
+    assert [(each["id"], each["state"]) for each in done["runs"]] == [(run, "cancelled")]
+    assert (done["dry_run"], done["reservations"]) == (False, [])
+    assert (await api.post(url, json={"lineage": True})).status_code == 409
+
+
+async def test_the_profile_of_a_period_tells_the_groups_that_are_asked_for(
+    api: httpx2.AsyncClient, worker: FakeWorker
+) -> None:
+    await submit(api)
+    (claimed,) = await worker.claim()
+    await worker.fail(claimed)
+
+    every = (await api.get("/api/v1/profile")).json()
+    some = (await api.get("/api/v1/profile", params={"by": "agent", "agent": "hello"})).json()
+
+    assert (every["runs"], every["by_agent"][0]["failed"], every["by_tool"]) == (1, 1, [])
+    assert [name for name in some if name.startswith("by_")] == ["by_agent"]
+    assert (await api.get("/api/v1/profile", params={"since": "2030-01-01T00:00Z"})).status_code == 422
+
+
+async def test_runbooks_are_there_to_be_read(api: httpx2.AsyncClient, worker: FakeWorker) -> None:
+    listed = (await api.get("/api/v1/runbooks")).json()["items"]
+    shown = (await api.get("/api/v1/runbooks/stuck-queue")).json()
+
+    assert "stuck-queue" in [line["name"] for line in listed]
+    assert shown["steps"][0]["commands"][0] == {"command": "pilothouse top --once", "places": []}
+    assert (await api.get("/api/v1/runbooks/nope")).status_code == 404

@@ -1,16 +1,18 @@
-"""`audit`: tail and show; `events tail` follows what happens now."""
+"""`audit`: tail, show, verify and export."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from pilothouse.cli import output
 from pilothouse.cli.output import AsJson
+from pilothouse.cli.record_view import print_record
 from pilothouse.cli.session import run
 from pilothouse.control import audit as verbs
 from pilothouse.control import seals
@@ -39,19 +41,10 @@ def tail(
         last = await verbs.last_seq(db)
         rows = await verbs.tail(db, limit=limit, action=action, tenant=tenant, entity_id=entity)
         for row in reversed(rows):
-            _print(view(row), as_json=as_json)
+            print_record(view(row), as_json=as_json)
         if follow:
             after = max(last, rows[0]["seq"]) if rows else last
             await _follow(db, after, _Wanted(action, tenant, entity), as_json=as_json)
-
-    run(work)
-
-
-def tail_events(*, action: Action = None, tenant: Tenant = None, as_json: AsJson = False) -> None:
-    """Follow every change of state, from now on, until Ctrl-C."""
-
-    async def work(db: Database) -> None:
-        await _follow(db, await verbs.last_seq(db), _Wanted(action, tenant), as_json=as_json)
 
     run(work)
 
@@ -69,7 +62,7 @@ async def _follow(db: Database, after: int, wanted: _Wanted, *, as_json: bool) -
         rows = await follower.next()
         for row in rows:
             if wanted.entity in (None, row["entity_id"]):
-                _print(view(row), as_json=as_json)
+                print_record(view(row), as_json=as_json)
         if not rows:
             await asyncio.sleep(FOLLOW_SECONDS)
 
@@ -110,11 +103,16 @@ def _print_verification(done: seals.Verification) -> None:
     out = output.console()
     for finding in done.findings:
         what = finding.problem if finding.seq is None else f"record {finding.seq} was {finding.problem}"
-        out.print(f"[bold red]✗[/bold red] seal {finding.seal}: {what}", soft_wrap=True)
+        out.print(Text.assemble(("✗", "bold red"), f" seal {finding.seal}: {what}"), soft_wrap=True)
     if done.holds:
-        out.print(f"[green]✓[/green] {done.records} records under {done.seals} seals are as they were written")
+        out.print(
+            Text.assemble(("✓", "green"), f" {done.records} records under {done.seals} seals are as they were written")
+        )
     if done.pruned:
         out.print(f"  {done.pruned} older records have left the audit; their seals are in the chain", style="dim")
+    for each in done.erased:
+        told = f"{each.records} records of tenant {each.tenant} were erased by {each.by}, the last at {each.at}"
+        out.print(f"  {told}; their digests are in the chain", style="dim", soft_wrap=True)
     if done.unsealed:
         out.print(f"  {done.unsealed} records are not sealed yet; the scheduler seals them", style="dim")
     if done.head:
@@ -143,18 +141,3 @@ def export(
         output.print_json({"file": str(to), "lines": lines})
     else:
         output.console().print(f"{lines} lines in {to}", soft_wrap=True)
-
-
-def _print(row: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        return output.print_json(row)
-    change = f"{row['before'] or ''} → {row['after']}" if row["after"] else ""
-    attempt = f".{row['attempt']}" if row["attempt"] else ""
-    reason = f"  {row['reason']}" if row["reason"] else ""
-    style = output.STATE_STYLES.get(row["after"] or "", "")
-    out = output.console()
-    return out.print(
-        f"[dim]{row['seq']:>7}  {output.clock_time(row['at'])}[/dim]  [{style or 'default'}]{row['action']:<20}[/]"
-        f" {row['entity']} {row['entity_id']}{attempt}  {change}  [dim]{row['principal']}[/dim]{reason}",
-        soft_wrap=True,
-    )

@@ -31,7 +31,7 @@ def backup(
     if as_json:
         return output.print_json({"file": str(path), "bytes": size, "rows": contents.rows, "schema": contents.schema})
     return output.console().print(
-        f"{contents.total:,} rows of {len(contents.rows)} tables in [bold]{path}[/bold] ({size / 1024:,.0f} KiB)",
+        f"{contents.total:,} rows of {len(contents.rows)} tables in {path} ({size / 1024:,.0f} KiB)",
         soft_wrap=True,
     )
 

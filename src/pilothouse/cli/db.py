@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from pilothouse.cli import output
 from pilothouse.cli.output import AsJson
@@ -87,12 +88,15 @@ def storage(*, as_json: AsJson = False) -> None:
 def print_verdicts(verdicts: list[checks.Verdict]) -> None:
     out = output.console()
     for verdict in verdicts:
-        mark = "[green]✓[/green]" if verdict.holds else "[bold red]✗[/bold red]"
-        out.print(f"{mark} {verdict.name} [dim]({verdict.checked:,} {verdict.looked_at} checked)[/dim]")
+        mark = ("✓", "green") if verdict.holds else ("✗", "bold red")
+        checked = f"({verdict.checked:,} {verdict.looked_at} checked)"
+        out.print(Text.assemble(mark, f" {verdict.name} ", (checked, "dim")))
         for broken in verdict.found:
-            out.print(f"    [red]{broken['id']}[/red]: {broken['found']}", soft_wrap=True)
+            out.print(Text.assemble("    ", (str(broken["id"]), "red"), f": {broken['found']}"), soft_wrap=True)
     broken_count = sum(1 for verdict in verdicts if not verdict.holds)
     if broken_count:
-        out.print(f"\n[bold red]{broken_count} invariants are broken[/bold red]; keep a copy of the database")
+        out.print(
+            Text.assemble((f"\n{broken_count} invariants are broken", "bold red"), "; keep a copy of the database")
+        )
     else:
         out.print(f"\nall {len(verdicts)} invariants hold")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
@@ -42,6 +43,30 @@ TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
         {
             "list": ("agents:list_agents", "All agents."),
             "show": ("agents:show", "One agent with its defaults and schemas."),
+            "suspend": ("agents:suspend", "Hold an agent: its runs stay queued, and stop before their next effect."),
+            "resume": ("agents:resume", "Let a suspended agent go on."),
+            "autonomy": ("autonomy:show", "How much agents may do on their own, and what is missing for more."),
+            "promote": ("autonomy:promote", "Let an action do more on its own."),
+            "demote": ("autonomy:demote", "Take autonomy away."),
+            "score": ("autonomy:score", "Report scores of an agent's latest runs."),
+            "calibration": ("calibration:show", "What an agent says of its chances, against what came of it."),
+        },
+    ),
+    "switch": (
+        "Kill switches: stop effects and claims at once.",
+        {
+            "list": ("switches:list_switches", "The tripped switches."),
+            "trip": ("switches:trip", "Stop everything of a scope."),
+            "reset": ("switches:reset", "Let what a switch has stopped go on."),
+        },
+    ),
+    "stability": (
+        "Plans that let an agent go in seven days, stage by stage.",
+        {
+            "start": ("stability:start", "Begin a plan with its first stage."),
+            "status": ("stability:list_plans", "Every plan: its stage, and what it is judged by."),
+            "report": ("stability:report", "Each criterion of a plan with the figures it was judged by."),
+            "stop": ("stability:stop", "End a plan without a verdict."),
         },
     ),
     "workers": (
@@ -49,6 +74,58 @@ TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
         {
             "list": ("workers:list_workers", "Live workers first."),
             "drain": ("workers:drain", "Let a worker finish what runs, claim nothing and exit."),
+        },
+    ),
+    "effects": (
+        "Calls that change the world.",
+        {
+            "list": ("effects:list_effects", "Those of unknown outcome first, then the newest."),
+            "show": ("effects:show", "One effect with its exact arguments and what is asked about it."),
+            "resolve": ("effects:resolve", "Say whether an effect of unknown outcome took place."),
+        },
+    ),
+    "incident": (
+        "Bad actions, their siblings, and what was done about them.",
+        {
+            "open": ("incidents:open_incident", "Report a bad action and find its siblings."),
+            "list": ("incidents:list_incidents", "The latest incidents, newest first."),
+            "show": ("incidents:show", "One incident with its effects and corrections."),
+            "correct": ("incidents:correct", "Record what was done about one of its effects."),
+            "close": ("incidents:close", "Close an incident."),
+            "case": ("incidents:case", "Its run as a regression case."),
+        },
+    ),
+    "alerts": (
+        "What Pilothouse alerts of, and who is told.",
+        {
+            "list": ("alerts:list_alerts", "What fires, the gravest first."),
+            "show": ("alerts:show", "One alert, who was told of it, and what to do."),
+            "rules": ("alerts:rules", "Every rule with its threshold, and what it measures now."),
+            "acknowledge": ("alerts:acknowledge", "Say that you look after an alert."),
+            "accept": ("alerts:accept", "Say that what an agent does now is usual from now on."),
+            "silence": ("alerts:silence", "Send no messages of some alerts for a while."),
+            "silences": ("alerts:silences", "The silences that hold now."),
+            "unsilence": ("alerts:unsilence", "End a silence."),
+            "test": ("alerts:send_test", "Send a test message to a channel."),
+        },
+    ),
+    "approvals": (
+        "What waits for a person's decision.",
+        {
+            "list": ("approvals:list_approvals", "What waits for a person, the newest first."),
+            "show": ("approvals:show", "One approval with everything that there is to decide on."),
+            "approve": ("approvals:approve", "Say yes, maybe to edited arguments."),
+            "reject": ("approvals:reject", "Say no, and why."),
+            "revise": ("approvals:revise", "Send it back to the agent with what to change."),
+            "delegate": ("approvals:delegate", "Let somebody else decide."),
+        },
+    ),
+    "policy": (
+        "The policies: what needs a person, and what is denied.",
+        {
+            "list": ("policies:list_policies", "Every rule, and the version of them all."),
+            "explain": ("policies:explain", "What would become of an action, and why."),
+            "test": ("policies:check_cases", "Hold the policies against a file of cases."),
         },
     ),
     "schedules": (
@@ -61,6 +138,25 @@ TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "fire": ("schedules:fire", "Fire a schedule now."),
         },
     ),
+    "budget": (
+        "What may be spent, and what was.",
+        {
+            "list": ("budgets:list_budgets", "Every limit as it stands, and when it will be used up."),
+            "set": ("budgets:set_budget", "Set a limit, or lift it."),
+            "grant": ("budgets:grant", "Let a run use more, and go on."),
+            "explain": ("budgets:explain", "Every limit that applies to a run."),
+            "unsettled": ("budgets:unsettled", "Reservations that nobody has settled."),
+            "settle": ("budgets:settle", "Say what a call has cost."),
+        },
+    ),
+    "cost": (
+        "What models and tools have cost.",
+        {
+            "report": ("costs:report", "Costs by agent, version, model, tenant, day, user, tool or platform."),
+            "reprice": ("costs:reprice", "Book what newer prices change."),
+            "reconcile": ("costs:reconcile", "Compare the ledger with a provider's export."),
+        },
+    ),
     "audit": (
         "Who did what to which row, when and why.",
         {
@@ -70,7 +166,7 @@ TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "export": ("audit:export", "Write the audit and its seals as JSON lines."),
         },
     ),
-    "events": ("What happens now.", {"tail": ("audit:tail_events", "Follow every change of state.")}),
+    "events": ("What happens now.", {"tail": ("events:tail", "Follow every change of state, or every typed event.")}),
     "db": (
         "The database.",
         {
@@ -88,6 +184,43 @@ TREE: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "revoke": ("keys:revoke", "Let a key open nothing any more."),
         },
     ),
+    "tenants": (
+        "The tenants, and what there is of each.",
+        {
+            "list": ("tenants:list_tenants", "Every tenant, its runs and when it was last active."),
+            "show": ("tenants:show", "One tenant, table by table."),
+            "export": ("tenants:export", "Write everything of a tenant as JSON lines."),
+            "erase": ("tenants:erase", "Erase everything of a tenant, for good."),
+        },
+    ),
+    "workflow": (
+        "Workflows: agents in YAML.",
+        {
+            "check": ("workflows:check", "Check a workflow: every mistake with its line and column."),
+            "graph": ("workflows:graph", "Draw a workflow."),
+            "schema": ("workflows:schema", "Print the JSON Schema of workflows, for editors."),
+            "import": ("workflows:import_file", "Turn a file of configurable-agents into a workflow."),
+        },
+    ),
+    "monitoring": (
+        "What Prometheus and Grafana need.",
+        {"write": ("monitoring:write", "Write alert rules for Prometheus and a dashboard for Grafana.")},
+    ),
+    "profile": (
+        "Where time and money go: `profile RUN`, or `profile report`.",
+        {
+            "run": ("profiles:run", "Where the time and money of one run went."),
+            "report": ("profiles:report", "Where time and money went in the runs of a period."),
+        },
+    ),
+    "runbook": (
+        "What to do when something is wrong, step by step.",
+        {
+            "list": ("runbooks:list_runbooks", "Every runbook, and when it is for."),
+            "show": ("runbooks:show", "A runbook, whole."),
+            "run": ("runbooks:run", "Go through a runbook step by step."),
+        },
+    ),
     "config": ("The settings.", {"show": ("settings:show", "Every setting, its value and where it comes from.")}),
 }
 
@@ -98,11 +231,29 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("roles:worker", "A worker alone, or several."),
     "scheduler": ("roles:scheduler", "The scheduler alone."),
     "demo": ("demo:demo", "The code steward on real sources, with a worker killed midway."),
+    "fake-provider": ("fake_provider:fake_provider", "A model provider for tests and trials."),
     "submit": ("submit:submit", "Submit runs."),
+    "status": ("status:show", "Whether Pilothouse can do its work now, and if not, why."),
+    "top": ("top:top", "What is going on now, live."),
+    "diagnose": ("diagnose:diagnose", "Collect what is needed to say what is wrong into one archive."),
+    "profile-report": ("profiles:report", "The same as `profile report`."),
     "backup": ("backup:backup", "Copy the whole database into one file."),
     "restore": ("backup:restore", "Write a backup into an empty database, and prove it."),
     "version": ("version:show", "The version of Pilothouse."),
 }
+
+
+VERB_UNLESS_NAMED = {"profile": "run"}
+"""The verb of a noun that is followed by something else: `profile RUN`."""
+
+
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """The words with the verb that was left out."""
+    noun, *rest = words or [""]
+    verb = VERB_UNLESS_NAMED.get(noun)
+    if verb is None or not rest or rest[0].startswith("-") or rest[0] in TREE[noun][1]:
+        return list(words)
+    return [noun, verb, *rest]
 
 
 def build() -> App:
@@ -122,29 +273,37 @@ def main() -> NoReturn:
     """Runs the command line and exits: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
     _print_what_the_encoding_can()
     try:
-        code = build()(exit_on_error=False, print_error=False, result_action="return_value")
+        code = answered(sys.argv[1:])
         sys.stdout.flush()
-    except CycloptsError as error:
-        _tell(
-            error,
-            f"{' '.join(str(error).split())} See `{' '.join(('pilothouse', *(error.command_chain or ())))} --help`",
-        )
-        sys.exit(USAGE_EXIT)
-    except PilothouseError as error:
-        _tell(error, str(error))
-        sys.exit(ERROR_EXIT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPT_EXIT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    sys.exit(code)
+
+
+def answered(words: Sequence[str]) -> int:
+    """Runs one command, tells what went wrong, and returns its exit code. An interrupt and a closed pipe go on up."""
+    try:
+        code = build()(spelled_out(words), exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _tell(
+            error,
+            f"{' '.join(str(error).split())} See `{' '.join(('pilothouse', *(error.command_chain or ())))} --help`",
+        )
+        return USAGE_EXIT
+    except PilothouseError as error:
+        _tell(error, str(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _tell(error, f"{error.filename or 'the system'}: {error.strerror or error}")
-        sys.exit(ERROR_EXIT)
     except Exception as error:  # noqa: BLE001 - nobody should meet a traceback; this one says how to get it
         _tell(error, f"{type(error).__name__}: {error}; this is a bug in Pilothouse, {DEBUG_HINT}")
-        sys.exit(ERROR_EXIT)
-    sys.exit(code if isinstance(code, int) else 0)
+    else:
+        return code if isinstance(code, int) else 0
+    return ERROR_EXIT
 
 
 def _print_what_the_encoding_can() -> None:
@@ -159,4 +318,6 @@ def _tell(error: Exception, message: str) -> None:
 
     if wants_traceback():
         raise error
-    print(f"error: {message}", file=sys.stderr)
+    from pilothouse.cli.safe import safe
+
+    print(f"error: {safe(message)}", file=sys.stderr)

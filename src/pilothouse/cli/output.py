@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -11,11 +11,14 @@ import orjson
 from cyclopts import Parameter, validators
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.style import StyleType
 from rich.table import Column as TableColumn
 from rich.table import Table
 from rich.text import Text
 
+from pilothouse.cli.safe import safe
 from pilothouse.clock import SystemClock, from_datetime
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for programs.")]
@@ -36,6 +39,22 @@ STATE_STYLES: Mapping[str, str] = {
     "draining": "yellow",
     "stopped": "dim",
     "retryable": "yellow",
+    "intended": "cyan",
+    "unknown": "bold yellow",
+    "open": "bold red",
+    "closed": "dim",
+    "pending": "blue",
+    "firing": "bold red",
+    "resolved": "dim",
+    "critical": "bold red",
+    "warning": "yellow",
+    "well": "green",
+    "off": "dim",
+    "approved": "green",
+    "rejected": "bold red",
+    "returned": "yellow",
+    "expired": "magenta",
+    "withdrawn": "dim",
 }
 
 Column = str | tuple[str, Literal["right", "fold"]]
@@ -51,21 +70,28 @@ GAP = 2
 
 
 class _Console(Console):
-    """Leaves a reader that went away to `main`, as a write without rich does."""
+    """Prints text as it is: no markup, and nothing that a terminal would obey.
+
+    Leaves a reader that went away to `main`, as a write without rich does.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=safe(segment.text))
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def console() -> Console:
-    made = _Console(highlight=False)
+    made = _Console(highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made.width = PIPE_WIDTH
     return made
 
 
 def errors() -> Console:
-    return Console(stderr=True, highlight=False)
+    return _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: object) -> None:
@@ -87,8 +113,16 @@ def table(*columns: Column) -> Table:
     return made
 
 
+class _Table(Table):
+    """Cells are text, never markup, and as wide as they are printed."""
+
+    def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
+        texts = [Text(safe(cell)) if isinstance(cell, str) else cell for cell in cells]
+        super().add_row(*texts, style=style, end_section=end_section)
+
+
 def _empty_table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold", show_edge=False)
+    return _Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold", show_edge=False)
 
 
 def print_table(made: Table, *, empty: str, spare: Sequence[str] = ()) -> None:
@@ -97,10 +131,18 @@ def print_table(made: Table, *, empty: str, spare: Sequence[str] = ()) -> None:
     if not made.row_count:
         out.print(empty, style="dim")
         return
+    out.print(fitted(made, out.width, spare=spare))
+
+
+def fitted(made: Table, width: int, *, spare: Sequence[str] = ()) -> Table:
+    """The table without the `spare` columns that there is no room for; if that is not enough, its widest ones wrap."""
     for heading in spare:
-        if _least_width(made) > out.width:
+        if _least_width(made) > width:
             made = _without(made, heading)
-    out.print(made)
+    for column in sorted(made.columns, key=_column_width, reverse=True):
+        if _least_width(made) > width:
+            column.no_wrap = False
+    return made
 
 
 def _least_width(made: Table) -> int:
@@ -122,6 +164,11 @@ def _without(made: Table, heading: str) -> Table:
     return slim
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 run`, `2,000 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def size(count: float) -> str:
     """Bytes as people read them."""
     for unit in ("B", "KiB", "MiB"):
@@ -138,7 +185,7 @@ def facts(pairs: Sequence[tuple[str, object]]) -> Table:
     grid.add_column(overflow="fold")
     for name, value in pairs:
         if value not in (None, ""):
-            grid.add_row(name, value if isinstance(value, Text) else str(value))
+            grid.add_row(name, value if isinstance(value, Text) else Text(safe(str(value))))
     return grid
 
 
@@ -173,8 +220,13 @@ def seconds(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 120 else f"{minutes} min {rest} s"
 
 
+def pretty(value: Any) -> str:
+    """JSON over several lines."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
 def shorten(value: Any, limit: int = 80) -> str:
     """A value on one line."""
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    text = " ".join(text.split())
+    text = safe(" ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from pilothouse.cli.output import AsJson, console, print_json
 from pilothouse.errors import ConfigError
@@ -38,7 +39,8 @@ def init(name: Annotated[str, Parameter(help="The folder to make.")], *, as_json
     if as_json:
         return print_json({"folder": str(folder), "files": sorted(path.name for path in folder.iterdir())})
     out = console()
-    out.print(f"[bold green]{folder} is ready[/bold green]. Next:")
+    out.print(Text.assemble((f"{folder} is ready", "bold green"), ". Next:"))
     out.print(f"  cd {folder}\n  pilothouse up", soft_wrap=True)
-    out.print('  pilothouse submit hello \'{"name": "Ada"}\' --watch   [dim]# elsewhere[/dim]', soft_wrap=True)
+    command = '  pilothouse submit hello \'{"name": "Ada"}\' --watch'
+    out.print(Text.assemble(command, ("   # elsewhere", "dim")), soft_wrap=True)
     return None

@@ -10,16 +10,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from pilothouse import payloads
 from pilothouse.cli.output import AsJson, console, print_json
-from pilothouse.cli.sample import sample
 from pilothouse.cli.session import Schema, prepare_schema
 from pilothouse.config import Settings, is_child, load_settings, mask
+from pilothouse.domain.samples import sample
 from pilothouse.engine.loops import calm_collector, new_runner
 from pilothouse.errors import ConfigError, PilothouseError
 from pilothouse.platform import ALL_ROLES, Platform, Role, load_app
-from pilothouse.telemetry.logs import configure_logs, get_logger
+from pilothouse.telemetry.logs import close_logs, configure_logs, get_logger
 
 if TYPE_CHECKING:
     from pilothouse.app import App
@@ -80,7 +81,7 @@ def worker(
     if processes > 1:
         from pilothouse.cli.processes import keep_up
 
-        configure_logs(settings.log_level, settings.log_format, settings.log_destination)
+        configure_logs(settings.log_level, settings.log_format, settings.log_destination, settings.log_token)
         return keep_up(processes)
     _serve(settings, loaded, frozenset({"worker"}), schema="create", announce=_announced(_announce_worker, as_json))
     return 0
@@ -107,7 +108,7 @@ def _only(app: App, names: str | None) -> App:
 
 
 def _serve(settings: Settings, app: App | None, roles: frozenset[Role], *, schema: Schema, announce: Announce) -> None:
-    configure_logs(settings.log_level, settings.log_format, settings.log_destination)
+    configure_logs(settings.log_level, settings.log_format, settings.log_destination, settings.log_token)
     with new_runner() as runner:
         try:
             runner.run(_serve_until_stopped(Platform(settings, app, roles), schema, announce))
@@ -122,6 +123,7 @@ def _serve(settings: Settings, app: App | None, roles: frozenset[Role], *, schem
 
 def _exit_without_abandoned_handlers() -> NoReturn:
     """A handler that swallows every exception cannot be cancelled either; everything of value is written by now."""
+    close_logs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -187,19 +189,21 @@ def _announce_up(platform: Platform) -> None:
 
 def _announce_api(platform: Platform) -> None:
     out = console()
-    out.print(f"[bold green]Pilothouse is up[/bold green] at [bold]{platform.url}[/bold]", soft_wrap=True)
+    out.print(Text.assemble(("Pilothouse is up", "bold green"), " at ", (platform.url, "bold")), soft_wrap=True)
     _announce_database(platform)
 
 
 def _announce_worker(platform: Platform) -> None:
     assert platform.app is not None
     slots = platform.settings.slots
-    console().print(f"[bold green]Worker is up[/bold green] for {', '.join(platform.app.agents)}, {slots.total} slots")
+    console().print(
+        Text.assemble(("Worker is up", "bold green"), f" for {', '.join(platform.app.agents)}, {slots.total} slots")
+    )
     _announce_database(platform)
 
 
 def _announce_scheduler(platform: Platform) -> None:
-    console().print("[bold green]Scheduler is up[/bold green]")
+    console().print("Scheduler is up", style="bold green")
     _announce_database(platform)
 
 

@@ -15,9 +15,13 @@ from pilothouse.control.views import view
 Name = Annotated[str, Parameter(help="The schedule's name.")]
 
 
-def list_schedules(*, as_json: AsJson = False) -> None:
+def list_schedules(
+    *,
+    tenant: Annotated[str | None, Parameter(help="Only this tenant's.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Every schedule, when it fires next and what its last fire came to."""
-    rows = [view(verbs.public(row)) for row in run(verbs.list_schedules)]
+    rows = [view(verbs.public(row)) for row in run(lambda db: verbs.list_schedules(db, tenant=tenant))]
     if as_json:
         return output.print_json(rows)
     made = output.table("schedule", "state", "agent", ("cron", "fold"), "zone", "next", "last run", ("error", "fold"))

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
 from rich.progress import Progress
+from rich.text import Text
 
 from pilothouse import payloads
 from pilothouse.cli import output
@@ -48,6 +49,7 @@ def submit(
     idempotency_key: Annotated[str | None, Parameter(help="The same key and input give the same run.")] = None,
     tenant: Annotated[str, Parameter(help="Whose run it is.")] = "default",
     concurrency_key: Annotated[str | None, Parameter(help="Runs of one key share the agent's slots per key.")] = None,
+    user: Annotated[str | None, Parameter(help="For whom it works; limits per user count what it spends.")] = None,
     webhook_url: Annotated[str | None, Parameter(help="Told by a signed POST when the run has ended.")] = None,
     jsonl: Annotated[Path | None, Parameter(help="Submit one run per line of this file instead.")] = None,
     watch: Annotated[bool, Parameter(negative="", help="Follow the run until it has ended.")] = False,
@@ -65,6 +67,7 @@ def submit(
         tenant=tenant,
         webhook_url=webhook_url,
         concurrency_key=concurrency_key,
+        user_id=user,
     )
     if jsonl is not None:
         if input is not None or watch:
@@ -88,7 +91,7 @@ async def _submit_one(db: Database, request: Request, *, watch: bool, as_json: b
         output.print_json({"id": submitted.id, "state": submitted.state, "created": submitted.is_new})
     else:
         told = "is queued" if submitted.is_new else f"was there already, {submitted.state}"
-        output.console().print(f"run [bold]{submitted.id}[/bold] {told}", soft_wrap=True)
+        output.console().print(Text.assemble("run ", (submitted.id, "bold"), f" {told}"), soft_wrap=True)
     return await follow(db, submitted.id, as_json=as_json) if watch else 0
 
 

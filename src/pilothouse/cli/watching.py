@@ -1,4 +1,4 @@
-"""Follows one run until it has ended: a line per record and log line, and on a terminal what it does right now."""
+"""Follows one run until it has ended: a line per record and log line, and on a terminal its waterfall as it grows."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ from contextlib import contextmanager
 from heapq import merge
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
 from pilothouse import payloads
 from pilothouse.cli import output
-from pilothouse.cli.run_view import follow_line, log_line
+from pilothouse.cli.run_view import follow_line, log_line, show_sums
+from pilothouse.cli.safe import safe
+from pilothouse.cli.waterfall_view import bars
 from pilothouse.clock import SystemClock, from_datetime
+from pilothouse.control.timeline import why
 from pilothouse.control.views import run_view, view
 from pilothouse.control.watching import News, Place, news_of_run
+from pilothouse.control.waterfall import waterfall_of
 from pilothouse.domain.runs import TERMINAL, RunState
 from pilothouse.store.database import Database
 
 LOOK_SECONDS = 0.2
+WATERFALL_SECONDS = 0.5
+LEAST_SPANS, LINES_BESIDE = 6, 12
+HELD = (RunState.QUEUED, RunState.WAITING)
 REFRESHES_PER_SECOND = 8
 
 
@@ -36,15 +43,21 @@ async def follow(db: Database, run_id: str, *, as_json: bool) -> int:
             ended = await _until_ended(db, run_id, shown, hinted)
     finally:
         unlisten()
+    if shown.waterfall is not None and not as_json:
+        show_sums(output.console(), shown.waterfall)
     return _print_end(ended, as_json=as_json)
 
 
 class _View:
     """Where news go: `out` takes the lines, `doing` is what the terminal shows below them."""
 
-    def __init__(self, out: Console | None) -> None:
+    def __init__(self, out: Console | None, *, is_live: bool) -> None:
+        self.waterfall: dict[str, Any] | None = None
         self._out = out
+        self._is_live = is_live
+        self._looked_at = float("-inf")
         self._run: dict[str, Any] | None = None
+        self._why: dict[str, Any] | None = None
         self._spinner = Spinner("dots")
 
     def tell(self, row: dict[str, Any]) -> None:
@@ -53,25 +66,44 @@ class _View:
         else:
             self._out.print(follow_line(row) if "seq" in row else log_line(row), soft_wrap=True)
 
-    def show(self, run: dict[str, Any]) -> None:
+    async def show(self, db: Database, run: dict[str, Any]) -> None:
+        """The run as it is now, and on a terminal its waterfall, which is read again twice a second."""
         self._run = run
+        if not self._is_live:
+            return
+        at = SystemClock().monotonic()
+        if at - self._looked_at >= WATERFALL_SECONDS or run["state"] in TERMINAL:
+            self._looked_at = at
+            self.waterfall = await waterfall_of(db, run["id"])
+            self._why = await why(db, run["id"]) if run["state"] in HELD else None
 
     def doing(self) -> RenderableType:
         if self._run is None:
             return Text("")
         self._spinner.update(text=_doing(self._run))
-        return self._spinner
+        if self.waterfall is None:
+            return self._spinner
+        told = Text() if self._why is None else _told(self._why)
+        return Group(self._bars(self.waterfall), self._spinner, told)
+
+    def _bars(self, found: dict[str, Any]) -> RenderableType:
+        """As much of it as the terminal holds: what does not fit would scroll away again and again."""
+        assert self._out is not None
+        return bars(found, self._out.width, most=max(LEAST_SPANS, self._out.height - LINES_BESIDE))
 
 
 @contextmanager
 def _view(*, as_json: bool) -> Iterator[_View]:
     out = output.console()
-    shown = _View(None if as_json else out)
-    if as_json or not out.is_terminal:
+    is_live = out.is_terminal and not as_json
+    shown = _View(None if as_json else out, is_live=is_live)
+    if not is_live:
         yield shown
         return
     with Live(console=out, get_renderable=shown.doing, refresh_per_second=REFRESHES_PER_SECOND, transient=True):
         yield shown
+    if shown.waterfall is not None:
+        out.print(bars(shown.waterfall, out.width))
 
 
 def _doing(run: dict[str, Any]) -> Text:
@@ -88,13 +120,19 @@ def _doing(run: dict[str, Any]) -> Text:
     return text
 
 
+def _told(found: dict[str, Any]) -> Text:
+    """Why the run does not go on, and what to do."""
+    text = Text.assemble(("why   ", "bold"), safe("; ".join(found["reasons"])))
+    return text.append("\nnext  ", style="bold").append(safe(found["next"]))
+
+
 async def _until_ended(db: Database, run_id: str, shown: _View, hinted: asyncio.Event) -> dict[str, Any]:
     place = Place()
     while True:
         news = await news_of_run(db, run_id, place)
         place = _tell(news, place, shown)
         run = run_view(news.run)
-        shown.show(run)
+        await shown.show(db, run)
         if news.has_more:
             continue
         if run["state"] in TERMINAL:

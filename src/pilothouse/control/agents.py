@@ -15,6 +15,8 @@ from pilothouse.control import audit
 from pilothouse.errors import FieldError, InvalidInput, NotFound
 from pilothouse.store.database import Database, Row, Transaction
 
+CODE, WORKFLOW = "code", "workflow"
+
 
 @dataclass(frozen=True, slots=True)
 class AgentCard:
@@ -35,6 +37,8 @@ class AgentCard:
     fingerprint: str
     max_running: int | None = None
     max_running_per_key: int | None = None
+    autonomy: str | None = None
+    definition: str = CODE
 
 
 _CARD_FIELDS = tuple(AgentCard.__dataclass_fields__)
@@ -65,7 +69,12 @@ async def list_agents(db: Database) -> list[Row]:
 
 async def show_agent(db: Database, name: str) -> Row:
     """One agent. Raises NotFound with the names that come close."""
-    known = await list_agents(db)
+    return await db.read(lambda tx: agent_in(tx, name))
+
+
+def agent_in(tx: Transaction, name: str) -> Row:
+    """`show_agent` within a transaction."""
+    known = list_in(tx)
     for row in known:
         if row["name"] == name:
             return row
@@ -121,6 +130,8 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
         "fingerprint": row["fingerprint"],
         "max_running": row["max_running"],
         "max_running_per_key": row["max_running_per_key"],
+        "autonomy": row["autonomy"],
+        "definition": row["definition"],
         "registered_at": row["registered_at"],
         "registered_by": row["registered_by"],
     }

@@ -5,13 +5,19 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 from pilothouse import payloads
-from pilothouse.control import audit, blobs, cancels, counters, runs, waits, webhooks
+from pilothouse.control import asking, audit, blobs, calls, cancels, counters, halts, runs, switchboard, waits, webhooks
+from pilothouse.control.asking import Ask
+from pilothouse.control.bookings import NO_BOOKING, Booking, Bookings
+from pilothouse.control.calls import NO_CALLS, OwnedCalls, StepCalls
 from pilothouse.control.concurrency import AgentVersion, Headroom
+from pilothouse.control.limits import caps_reached
+from pilothouse.control.switchboard import Claimable
 from pilothouse.control.waits import Wait
+from pilothouse.domain.calendars import UTC_CALENDAR, Calendar
 from pilothouse.domain.lanes import AGEING_SECONDS, LANE_ORDER, Demand, Lane
 from pilothouse.domain.retries import Backoff
 from pilothouse.domain.runs import TERMINAL, Ending, Limits, Next, RunState, Spent, next_state, outcome_of
@@ -49,6 +55,8 @@ class ClaimedRun(NamedTuple):
     created_at: int
     claimed_at: int
     is_cancelling: bool
+    user_id: str | None = None
+    traceparent: str | None = None
 
     @property
     def key(self) -> AttemptKey:
@@ -56,7 +64,9 @@ class ClaimedRun(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A step's stored result, and the child runs that come into being with it."""
+    """A step's stored result, and what is written with it: the child runs that it starts, the calls that it made, what
+    its agent remembers, as (name, JSON value), what it books, and what it asks people for.
+    """
 
     run_id: str
     attempt: int
@@ -72,6 +82,10 @@ class Checkpoint(NamedTuple):
     started_at: int
     finished_at: int
     children: tuple[runs.Request, ...] = ()
+    calls: StepCalls = NO_CALLS
+    memories: tuple[tuple[str, str], ...] = ()
+    booking: Booking = NO_BOOKING
+    asks: tuple[Ask, ...] = ()
 
 
 class LogLine(NamedTuple):
@@ -88,7 +102,7 @@ class LogLine(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """How an attempt ended, and where its run goes from there."""
+    """How an attempt ended, and where its run goes from there. `has_asked`: it may have asked people for something."""
 
     run_id: str
     attempt: int
@@ -103,6 +117,7 @@ class Settlement(NamedTuple):
     waits: tuple[Wait, ...] = ()
     steps_executed: int = 0
     steps_replayed: int = 0
+    has_asked: bool = False
 
     @property
     def key(self) -> AttemptKey:
@@ -116,12 +131,22 @@ def fence_worker(tx: Transaction, worker_id: str) -> None:
 
 
 def claim_runs(tx: Transaction, worker_id: str, demand: Demand, agents: Sequence[AgentVersion]) -> list[ClaimedRun]:
-    """Takes as many eligible runs as the worker has room for, and starts an attempt of each."""
-    if not any(agent.is_limited for agent in agents):
-        return _start(tx, worker_id, agents, _pick(tx, demand, agents))
+    """Takes as many eligible runs as the worker has room for, and starts an attempt of each; none that is held."""
+    allowed = switchboard.claimable(switchboard.tripped_in(tx), demand, agents)
+    if allowed.demand.is_empty or not allowed.agents:
+        return []
+    if not any(agent.is_limited for agent in allowed.agents):
+        return _start(tx, worker_id, agents, _pick(tx, allowed))
+    return _claim_limited(tx, worker_id, allowed)
+
+
+def _claim_limited(tx: Transaction, worker_id: str, allowed: Claimable) -> list[ClaimedRun]:
+    """A claim of agents of which only so many runs may run at once."""
+    demand, agents = allowed.demand, allowed.agents
     headroom, claimed = Headroom(tx, agents), list[ClaimedRun]()
     for _ in range(LIMITED_ROUNDS):
-        picked = _pick(tx, demand, headroom.open_agents(agents), headroom.full_keys())
+        wanted = replace(allowed, demand=demand, agents=headroom.open_agents(agents))
+        picked = _pick(tx, wanted, headroom.full_keys())
         admitted = [row for row in picked if headroom.admit(row)]
         claimed += _start(tx, worker_id, agents, admitted)
         if len(admitted) == len(picked):
@@ -138,7 +163,7 @@ def _start(tx: Transaction, worker_id: str, agents: Sequence[AgentVersion], take
     tx.send_many("start_attempts", [_attempt_row(row, worker_id) for row in taken])
     tx.send_many("delete_waits", [{"id": row["id"]} for row in taken if row["was"] == RunState.WAITING])
     _record_claims(tx, taken, worker_id)
-    return [_claimed(row) for row in blobs.unpack(tx, taken, "input")]
+    return [claimed_run(row) for row in blobs.unpack(tx, taken, "input")]
 
 
 def _taken_row(row: Row, agent: AgentVersion) -> Row:
@@ -156,7 +181,8 @@ def encode_versions(agents: Sequence[AgentVersion]) -> str:
     return payloads.encode([{"name": each.name, "oldest": each.oldest, "newest": each.newest} for each in agents])
 
 
-def _pick(tx: Transaction, demand: Demand, agents: Sequence[AgentVersion], full_keys: str = "[]") -> list[Row]:
+def _pick(tx: Transaction, wanted: Claimable, full_keys: str = "[]") -> list[Row]:
+    demand = wanted.demand
     room = [
         {"lane": lane, "reserved": demand.reserved[lane], "rank": rank}
         for rank, lane in enumerate(LANE_ORDER)
@@ -165,7 +191,8 @@ def _pick(tx: Transaction, demand: Demand, agents: Sequence[AgentVersion], full_
     return tx.fetch_all(
         "pick_runs",
         room=payloads.encode(room),
-        agents=encode_versions(agents),
+        agents=encode_versions(wanted.agents),
+        held_tenants=payloads.encode(list(wanted.held_tenants)),
         full_keys=full_keys,
         shared=demand.shared,
         most=demand.most,
@@ -177,7 +204,7 @@ def _attempt_row(row: Row, worker_id: str) -> Row:
     return {"run_id": row["id"], "number": row["attempt"], "worker_id": worker_id}
 
 
-def _claimed(row: Row) -> ClaimedRun:
+def claimed_run(row: Row) -> ClaimedRun:
     return ClaimedRun(
         run_id=row["id"],
         attempt=row["attempt"],
@@ -195,6 +222,8 @@ def _claimed(row: Row) -> ClaimedRun:
         created_at=row["created_at"],
         claimed_at=row["claimed_at"],
         is_cancelling=row["cancel_requested_at"] is not None,
+        user_id=row["user_id"],
+        traceparent=row["traceparent"],
     )
 
 
@@ -224,17 +253,30 @@ def _run_entry(
     )
 
 
-def write_checkpoints(tx: Transaction, checkpoints: Sequence[Checkpoint]) -> list[Exception | None]:
+def write_checkpoints(
+    tx: Transaction, checkpoints: Sequence[Checkpoint], calendar: Calendar = UTC_CALENDAR
+) -> list[Exception | None]:
     """Stores checkpoints and starts their children; per checkpoint None, or why it was not stored.
 
     LeaseLost: the attempt does not hold its run any more. Refused: a child's input does not fit; nothing was stored.
+    LimitReached: a limit has no room for what the step is about to do.
     """
+    bookings = Bookings(tx, [c.booking for c in checkpoints if c.booking is not NO_BOOKING], calendar)
     children = [child for checkpoint in checkpoints for child in checkpoint.children]
     planned = dict(zip((c.id for c in children), runs.plan_runs(tx, children) if children else [], strict=True))
-    refusals = [_first_refusal(checkpoint, planned) for checkpoint in checkpoints]
+    refusals = [bookings.refusal(c.booking) or _first_refusal(c, planned) for c in checkpoints]
     accepted = [c for c, refusal in zip(checkpoints, refusals, strict=True) if refusal is None]
     stored = _insert_checkpoints(tx, accepted)
-    _insert_children(tx, [c for c in accepted if (c.run_id, c.key) in stored], planned)
+    written = [c for c in accepted if (c.run_id, c.key) in stored]
+    bookings.write([c.booking for c in written if c.booking is not NO_BOOKING])
+    _insert_children(tx, written, planned)
+    calls.write_calls(tx, [OwnedCalls(c.run_id, c.key, c.attempt, c.calls) for c in written if c.calls is not NO_CALLS])
+    halts.record_runaways(tx, written)
+    tx.send_many(
+        "keep_memories",
+        [{"run_id": c.run_id, "name": name, "value": value} for c in written for name, value in c.memories],
+    )
+    asking.insert_asks(tx, [(c.run_id, ask) for c in written for ask in c.asks])
     return [
         refusal if refusal or (c.run_id, c.key) in stored else _fenced(c.run_id, c.attempt)
         for c, refusal in zip(checkpoints, refusals, strict=True)
@@ -311,11 +353,13 @@ def settle_attempts(tx: Transaction, settlements: Sequence[Settlement], *, princ
     packed.keep(tx, {row["id"] for row in settled})
     by_key = {s.key: s for s in settlements}
     tx.send_many("finish_attempts", [_finish_row(by_key[row["id"], row["attempt"]]) for row in settled])
-    _mark_failed_steps(tx, settlements)
+    failed = [{"run_id": s.run_id, "attempt": s.attempt, "key": key} for s in settlements for key in s.failed_steps]
+    tx.send_many("mark_retryable", failed)
     for row in settled:
         waits.add_waits(tx, row["id"], row["attempt"], by_key[row["id"], row["attempt"]].waits)
     waits.release_parents(tx, settled)
     _record_settled(tx, settled, by_key, principal)
+    asking.withdraw_ended(tx, settled, {s.run_id for s in settlements if s.has_asked}, principal=principal)
     webhooks.queue_deliveries(tx, settled, principal=principal)
     for row in settled:
         if row["state"] == RunState.CANCELLED:
@@ -327,7 +371,12 @@ def lock_families(tx: Transaction, settlements: Sequence[Settlement], also: Sequ
     """Locks the runs that are settled, their parents, and `also` others, in one order and before any is changed.
 
     A parent's row is what its going to sleep and its children's ends meet at: whichever comes second sees the first.
+    What a run's going to sleep on a switch, or for want of room under a limit, and the change of that meet at is locked
+    before any run.
     """
+    waits.lock_switches(tx, (wait for s in settlements for wait in s.waits))
+    if any(wait.kind == "limit" for s in settlements for wait in s.waits):
+        tx.send("lock_limits")
     parents = [s.parent_id for s in settlements if s.parent_id and s.next.state in TERMINAL]
     if parents or also:
         waits.lock_runs(tx, [*parents, *also, *(s.run_id for s in settlements)])
@@ -359,12 +408,6 @@ def _finish_row(s: Settlement) -> Row:
     }
 
 
-def _mark_failed_steps(tx: Transaction, settlements: Sequence[Settlement]) -> None:
-    rows = [{"run_id": s.run_id, "attempt": s.attempt, "key": key} for s in settlements for key in s.failed_steps]
-    if rows:
-        tx.send_many("mark_retryable", rows)
-
-
 def _record_settled(
     tx: Transaction, settled: Sequence[Row], by_key: Mapping[AttemptKey, Settlement], principal: str
 ) -> None:
@@ -376,35 +419,13 @@ def _record_settled(
         tally.move(row, RunState.RUNNING, state)
         tally.attempt(agent, lane, outcome_of(settlement.ending))
         if row["finished_at"] is not None:
-            tally.duration(agent, lane, state, row["finished_at"] - row["started_at"])
+            tally.end(row, settlement.ending, settlement.error, has_asked=settlement.has_asked)
         action = settlement.next.action if state == settlement.next.state else "run.cancelled"
         entries.append(
             _run_entry(action, row, principal=principal, before="running", after=state, reason=settlement.reason)
         )
+        entries += caps_reached(row, settlement.waits, settlement.reason, principal=principal)
     audit.record(tx, entries)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is found of a transaction whose outcome is unknown. `held`: every run that its worker holds."""
-
-    stored: set[tuple[str, str]]
-    ended: set[AttemptKey]
-    held: list[ClaimedRun]
-
-
-def find_written(
-    tx: Transaction, worker_id: str, checkpoints: Sequence[Checkpoint], settlements: Sequence[Settlement]
-) -> Found:
-    """Which of the checkpoints, as (run id, key), and which of the settlements this worker's attempts have written."""
-    keys = [{"run_id": c.run_id, "key": c.key, "attempt": c.attempt} for c in checkpoints]
-    numbers = [{"run_id": s.run_id, "number": s.attempt} for s in settlements]
-    held = tx.fetch_all("held_runs", worker_id=worker_id)
-    return Found(
-        stored={(row["run_id"], row["key"]) for row in tx.fetch_many("own_checkpoints", keys)},
-        ended={(row["run_id"], row["number"]) for row in tx.fetch_many("ended_attempts", numbers)},
-        held=[_claimed(row) for row in blobs.unpack(tx, held, "input")],
-    )
 
 
 def reap_workers(tx: Transaction, *, principal: str) -> list[AttemptKey]:

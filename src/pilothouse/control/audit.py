@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TypedDict, Unpack
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple, TypedDict, Unpack
 
 from pilothouse.errors import NotFound
 from pilothouse.store.database import Database, Row, Transaction
@@ -22,8 +23,16 @@ class Facts(TypedDict, total=False):
     attempt: int | None
 
 
+PLATFORM = ""
+"""The tenant of records that speak of no tenant's rows: no tenant has this name."""
+
+MOST_KNOWN = 10_000
+
+SEARCHED = 20_000
+"""How many records a page of a search walks over at most."""
+
 NO_FACTS: AuditRow = {
-    "tenant": "default",
+    "tenant": PLATFORM,
     "before": None,
     "after": None,
     "reason": None,
@@ -77,6 +86,46 @@ async def tail(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which records; None: any."""
+
+    action: str | None = None
+    principal: str | None = None
+    tenant: str | None = None
+    entity_id: str | None = None
+
+
+class Found(NamedTuple):
+    """Records, newest first. `next` is what the following page is before, None on the last; where the page is not full
+    because enough was walked over, `is_cut`.
+    """
+
+    rows: list[Row]
+    next: int | None
+    is_cut: bool
+
+
+async def search(db: Database, wanted: Search, *, before: int | None = None, limit: int = 50) -> Found:
+    """A page of the audit. It walks over a bounded number of records, however many there are."""
+    return await db.read(lambda tx: _search(tx, wanted, before=before, limit=limit))
+
+
+def _search(tx: Transaction, wanted: Search, *, before: int | None, limit: int) -> Found:
+    start = end_in(tx) + 1 if before is None else before
+    asked = {**asdict(wanted), "before": start, "limit": limit + 1}
+    if asked.pop("entity_id") is not None:
+        rows, oldest = tx.fetch_all("search_audit_of_entity", **asked, entity_id=wanted.entity_id), 0
+    else:
+        oldest = start - SEARCHED
+        rows = tx.fetch_all("search_audit", **asked, oldest=oldest)
+    if len(rows) > limit:
+        return Found(rows[:limit], rows[limit - 1]["seq"], False)
+    began = tx.fetch_one("audit_begin")
+    is_cut = began is not None and oldest > began["seq"]
+    return Found(rows, oldest if is_cut else None, is_cut)
+
+
 class Horizon:
     """Up to which number the audit is final: whatever commits later gets a higher one.
 
@@ -122,6 +171,11 @@ class Follower:
         self._after = after
         self._wanted = {"action": action, "tenant": tenant}
 
+    @property
+    def seq(self) -> int:
+        """Up to which number the records have been read."""
+        return self._after
+
     async def next(self, *, limit: int = 500) -> list[Row]:
         """The records that became final since the last call, at most `limit`."""
         last = await self._horizon.advance()
@@ -130,6 +184,35 @@ class Follower:
         )
         self._after = rows[-1]["seq"] if len(rows) == limit else max(self._after, last)
         return rows
+
+
+class Agents:
+    """Which agents records speak of. What a run's agent is never changes, so it is asked for once."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._known: dict[str, str] = {}
+
+    async def of(self, rows: Sequence[Row]) -> list[str | None]:
+        """The agent of each record, None where it speaks of none, or of a run that is gone."""
+        runs = [_run_of(row) for row in rows]
+        unknown = {run for run in runs if run and run not in self._known}
+        if len(self._known) > MOST_KNOWN:
+            self._known.clear()
+            unknown = {run for run in runs if run}
+        if unknown:
+            asked = [{"id": run} for run in sorted(unknown)]
+            found = await self._db.read(lambda tx: tx.fetch_many("agents_of_runs", asked))
+            self._known |= {row["id"]: row["agent"] for row in found}
+        return [
+            row["entity_id"] if row["entity"] == "agent" else self._known.get(run or "")
+            for row, run in zip(rows, runs, strict=True)
+        ]
+
+
+def _run_of(row: Row) -> str | None:
+    run: str | None = row["entity_id"] if row["entity"] == "run" else row["run_id"]
+    return run
 
 
 async def last_seq(db: Database) -> int:

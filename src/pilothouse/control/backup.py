@@ -17,6 +17,7 @@ from typing import Any
 
 from pilothouse import __version__
 from pilothouse.clock import isoformat
+from pilothouse.control.digested import DigestedLines
 from pilothouse.errors import ConfigError, Conflict
 from pilothouse.store import archive, migrations
 from pilothouse.store.database import Database, Transaction
@@ -63,23 +64,19 @@ def _write_file(tx: Transaction, path: Path, now: int) -> Contents:
 
 
 def _write(tx: Transaction, file: gzip.GzipFile, now: int) -> Contents:
-    digest = hashlib.sha256()
+    lines = DigestedLines(file)
     rows: dict[str, int] = {}
-
-    def line(value: object) -> None:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
-        digest.update(text)
-        file.write(text)
-
     contents = Contents(rows, migrations.version_in(tx), isoformat(now))
-    line({"backup": FORMAT, "schema": contents.schema, "created_at": contents.created_at, "version": __version__})
+    lines.write(
+        {"backup": FORMAT, "schema": contents.schema, "created_at": contents.created_at, "version": __version__}
+    )
     for table in archive.tables(tx):
-        line({"table": table.name, "columns": list(table.columns)})
+        lines.write({"table": table.name, "columns": list(table.columns)})
         rows[table.name] = 0
         for row in archive.read_rows(tx, table):
-            line(row)
+            lines.write(row)
             rows[table.name] += 1
-    line({"rows": rows, "digest": digest.hexdigest()})
+    lines.close(rows)
     return contents
 
 

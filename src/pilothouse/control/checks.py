@@ -50,7 +50,13 @@ INVARIANTS = (
     Invariant("run counters equal the rows they count", "check_run_counters", "runs"),
     Invariant("counters of tenants equal the rows they count", "check_tenant_counters", "runs"),
     Invariant("every large payload that is referred to is there", "check_lost_blobs", "runs"),
+    Invariant("every call of a model or a tool is a step's", "check_stray_calls", "checkpoints"),
+    Invariant("every balance is the sum of its ledger entries", "check_balances", "balances"),
+    Invariant("every reservation is booked once, and settled once", "check_reservations", "reservations"),
+    Invariant("no run that has ended still asks a person", "check_stray_approvals", "approvals"),
+    Invariant("every approved approval has the votes it needs", "check_votes", "approvals"),
     Invariant("attempt counters equal the rows they count", "check_attempt_counters", "attempts"),
+    Invariant("nothing is left of an erased tenant", "check_erased_tenants", "erasures"),
 )
 
 

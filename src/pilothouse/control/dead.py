@@ -8,7 +8,7 @@ from typing import Literal
 
 from pilothouse.control import audit, counters, runs
 from pilothouse.domain.runs import RunState
-from pilothouse.errors import Conflict
+from pilothouse.errors import Conflict, FieldError, InvalidInput
 from pilothouse.store.database import Database, Row, Transaction
 
 FILTER_BATCH = 500
@@ -26,7 +26,8 @@ class DeadFilter:
     error_type: str | None = None
 
 
-def _list_in(tx: Transaction, wanted: DeadFilter, *, after: str | None, limit: int) -> list[Row]:
+def list_in(tx: Transaction, wanted: DeadFilter, *, after: str | None = None, limit: int) -> list[Row]:
+    """Newest first, within a transaction."""
     return tx.fetch_all(
         "list_dead",
         after=after,
@@ -39,17 +40,29 @@ def _list_in(tx: Transaction, wanted: DeadFilter, *, after: str | None, limit: i
 
 async def list_dead(db: Database, wanted: DeadFilter, *, after: str | None = None, limit: int = 50) -> list[Row]:
     """Newest first; `after` is the last id of the page before."""
-    return await db.read(lambda tx: _list_in(tx, wanted, after=after, limit=limit))
+    return await db.read(lambda tx: list_in(tx, wanted, after=after, limit=limit))
 
 
 async def redrive_run(
-    db: Database, run_id: str, *, principal: str, start_from: RedriveFrom = "failure", reason: str = ""
+    db: Database,
+    run_id: str,
+    *,
+    principal: str,
+    start_from: RedriveFrom = "failure",
+    step: str | None = None,
+    reason: str = "",
 ) -> Row:
-    """Queues a failed run again with fresh attempts. Raises NotFound, and Conflict where it has not failed."""
+    """Queues a failed run again with fresh attempts; with `step` the steps that had not finished when that one began
+    are executed again. Raises NotFound, Conflict where it has not failed, InvalidInput where it has no such step.
+    """
 
     def work(tx: Transaction) -> Row:
         _expect_failed(tx, run_id, "redriven")
-        _redrive(tx, [run_id], start_from, principal=principal, reason=reason)
+        why = reason
+        if step is not None:
+            _forget(tx, [run_id], since=_began(tx, run_id, step))
+            why = f"from step {step!r}" + (f": {reason}" if reason else "")
+        _redrive(tx, [run_id], start_from, principal=principal, reason=why)
         return runs.run_in(tx, run_id)
 
     row = await db.transaction(work)
@@ -107,12 +120,28 @@ def _expect_failed(tx: Transaction, run_id: str, verb: str) -> None:
 def _redrive(tx: Transaction, ids: Sequence[str], start_from: RedriveFrom, *, principal: str, reason: str) -> int:
     redriven = tx.fetch_many("redrive_runs", [{"id": id} for id in ids])
     if start_from == "start" and redriven:
-        tx.send_many("delete_checkpoints", [{"id": row["id"]} for row in redriven])
+        _forget(tx, [row["id"] for row in redriven], since=0)
     tally = counters.tally(tx)
     for row in redriven:
         tally.move(row, RunState.FAILED, RunState.QUEUED)
     audit.record(tx, [_entry("run.redriven", row, RunState.QUEUED, principal, reason) for row in redriven])
     return len(redriven)
+
+
+def _began(tx: Transaction, run_id: str, step: str) -> int:
+    """When a step began. Raises InvalidInput."""
+    row = tx.fetch_one("beginning_of_step", run_id=run_id, key=step)
+    if row is None:
+        told = f"run {run_id} has no finished step {step!r}; `pilothouse runs show {run_id}` lists its steps"
+        raise InvalidInput(f"step: {told}", [FieldError("step", told)])
+    return int(row["started_at"])
+
+
+def _forget(tx: Transaction, ids: Sequence[str], *, since: int) -> None:
+    """Steps that finished at this instant or later are executed again."""
+    rows = [{"id": id, "since": since} for id in ids]
+    tx.send_many("delete_answers", rows)
+    tx.send_many("forget_steps", rows)
 
 
 def _dismiss(tx: Transaction, ids: Sequence[str], *, principal: str, reason: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pilothouse.control import counters
@@ -17,7 +18,7 @@ Series = tuple[str, str]
 class QueueInsight:
     """One agent in one lane. `oldest_age_seconds` is how long the head of its queue has been due; 0 when none is.
 
-    `pruned` are runs that have ended and are not in the run log any more, by state.
+    `ended` counts how runs have ended, by state; one that was redriven may end more than once.
     """
 
     agent: str
@@ -25,43 +26,44 @@ class QueueInsight:
     runs: dict[str, int]
     attempts: dict[str, int]
     oldest_age_seconds: float
-    pruned: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
     duration_buckets: dict[str, int] = field(default_factory=dict)
     duration_seconds_sum: float = 0.0
 
 
 async def queue_insights(db: Database) -> list[QueueInsight]:
     """Per agent and lane, in their order; read from counters, so that its cost does not grow with history."""
-    return await db.read(_queue_insights)
+    return await db.read(lambda tx: queues_of(tx, counters.read(tx)))
 
 
-def _queue_insights(tx: Transaction) -> list[QueueInsight]:
-    by_series: dict[Series, list[Row]] = defaultdict(list)
-    for row in counters.read(tx):
-        by_series[row["agent"], row["lane"]].append(row)
-    return [_insight(tx, agent, lane, rows) for (agent, lane), rows in sorted(by_series.items())]
+def queues_of(tx: Transaction, counted: Iterable[Row]) -> list[QueueInsight]:
+    """The same of counters that were read already."""
+    by_series: dict[Series, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    for row in counted:
+        by_series[row["agent"], row["lane"]][row["name"]][row["label"]] = row["value"]
+    ages = _oldest_ages(tx, (series for series, named in by_series.items() if _has_queued(named)))
+    return [_insight(series, named, ages.get(series, 0.0)) for series, named in sorted(by_series.items())]
 
 
-def _insight(tx: Transaction, agent: str, lane: str, rows: list[Row]) -> QueueInsight:
-    named: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in rows:
-        named[row["name"]][row["label"]] = row["value"]
-    is_queued = named["runs"].get(RunState.QUEUED, 0) + named["runs"].get(RunState.WAITING, 0) > 0
+def _has_queued(named: Mapping[str, Mapping[str, int]]) -> bool:
+    return any(named["runs"].get(state, 0) > 0 for state in (RunState.QUEUED, RunState.WAITING))
+
+
+def _insight(series: Series, named: Mapping[str, dict[str, int]], oldest_age_seconds: float) -> QueueInsight:
+    agent, lane = series
     return QueueInsight(
         agent=agent,
         lane=lane,
         runs=named["runs"],
         attempts=named["attempts"],
-        oldest_age_seconds=_oldest_age(tx, agent, lane) if is_queued else 0.0,
-        pruned=named["pruned"],
+        oldest_age_seconds=oldest_age_seconds,
+        ended=named["runs_ended"],
         duration_buckets=named["run_seconds"],
         duration_seconds_sum=named["run_us"].get("", 0) / 1_000_000,
     )
 
 
-def _oldest_age(tx: Transaction, agent: str, lane: str) -> float:
-    row = tx.fetch_one("oldest_due", agent=agent, lane=lane)
-    if row is None or row["oldest"] is None:
-        return 0.0
-    waited_us: int = row["now"] - row["oldest"]
-    return max(0.0, waited_us / 1_000_000)
+def _oldest_ages(tx: Transaction, queues: Iterable[Series]) -> dict[Series, float]:
+    """How long the head of each queue has been due, in seconds; those that nobody may take from are left out."""
+    rows = tx.fetch_many("oldest_due", [{"agent": agent, "lane": lane} for agent, lane in queues])
+    return {(row["agent"], row["lane"]): max(0, row["now"] - row["oldest"]) / 1_000_000 for row in rows}

@@ -66,7 +66,7 @@ async def create_key(
             expires_at=expires_at,
         )
         facts = f"{role}{'' if tenant is None else f' of tenant {tenant}'}, named {name}"
-        audit.record(tx, [audit.entry("key.created", "key", key_id, principal=principal, reason=facts)])
+        _record(tx, "key.created", key_id, tenant, principal=principal, reason=facts)
 
     await db.transaction(work)
     return NewKey(key_id, f"{PREFIX}_{key_id}_{secret}")
@@ -81,13 +81,21 @@ async def revoke_key(db: Database, key_id: str, *, principal: str) -> None:
     """From now on the key opens nothing. Raises NotFound, Conflict where it was revoked before."""
 
     def work(tx: Transaction) -> None:
-        if tx.fetch_one("key_by_id", id=key_id) is None:
+        key = tx.fetch_one("key_by_id", id=key_id)
+        if key is None:
             raise NotFound(f"there is no key {key_id}; `pilothouse keys list` shows them")
         if tx.fetch_one("revoke_key", id=key_id) is None:
             raise Conflict(f"key {key_id} was revoked before")
-        audit.record(tx, [audit.entry("key.revoked", "key", key_id, principal=principal)])
+        _record(tx, "key.revoked", key_id, key["tenant"], principal=principal)
 
     await db.transaction(work)
+
+
+def _record(
+    tx: Transaction, action: str, key_id: str, tenant: str | None, *, principal: str, reason: str | None = None
+) -> None:
+    tenant = audit.PLATFORM if tenant is None else tenant
+    audit.record(tx, [audit.entry(action, "key", key_id, principal=principal, tenant=tenant, reason=reason)])
 
 
 async def authenticate(db: Database, text: str) -> KeyHolder | None:
@@ -99,7 +107,12 @@ async def authenticate(db: Database, text: str) -> KeyHolder | None:
     row = await db.read(lambda tx: tx.fetch_one("key_by_id", id=key_id))
     if row is None or not hmac.compare_digest(row["secret_hash"], _hash(secret)):
         return None
-    if row["revoked_at"] is not None or (row["expires_at"] is not None and row["expires_at"] <= row["now"]):
+    return holder_of(row)
+
+
+def holder_of(row: Row) -> KeyHolder | None:
+    """Whose key a row is; None where it opens nothing any more."""
+    if standing(row) != "active":
         return None
     return KeyHolder(row["id"], row["name"], KeyRole(row["role"]), row["tenant"])
 

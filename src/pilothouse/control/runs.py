@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 from pilothouse import payloads
 from pilothouse.clock import SystemClock, new_id
-from pilothouse.control import agents, audit, blobs, counters
+from pilothouse.control import agents, audit, blobs, counters, switchboard
 from pilothouse.control.admission import Admission
 from pilothouse.control.coalescer import Coalescer
 from pilothouse.domain.lanes import LANE_ORDER
 from pilothouse.domain.queues import QueueLimits
 from pilothouse.domain.runs import PRIORITIES, RunState
-from pilothouse.errors import Conflict, FieldError, InvalidInput, NotFound, QueueFull, Refused
+from pilothouse.errors import Conflict, FieldError, InvalidInput, NotFound, QueueFull, Refused, SwitchedOff
 from pilothouse.store.database import Database, Row, Transaction
 
 WAKE_RUNS = "runs"
@@ -44,6 +44,8 @@ class Request:
     root_id: str | None = None
     webhook_url: str | None = None
     concurrency_key: str | None = None
+    user_id: str | None = None
+    traceparent: str | None = None
     id: str = field(default_factory=new_id)
 
 
@@ -65,7 +67,10 @@ class Submitter:
         self._coalescer: Coalescer[Request, Submitted] = Coalescer(self.submit_batch, limit=MAX_BATCH, in_flight=2)
 
     async def submit(self, request: Request) -> Submitted:
-        """Returns once the run is durable. Raises NotFound, InvalidInput, Conflict, QueueFull or StoreUnavailable."""
+        """Returns once the run is durable.
+
+        Raises NotFound, InvalidInput, Conflict, SwitchedOff, QueueFull or StoreUnavailable.
+        """
         return await self._coalescer.ask(request)
 
     async def submit_batch(self, requests: Sequence[Request]) -> list[Submitted | Refused]:
@@ -86,10 +91,12 @@ def submit_runs(
     Without an `admission` the queues take them however full they are: what is due by a promise made before.
     """
     planned = plan_runs(tx, requests)
-    if admission is None:
-        return insert_planned(tx, requests, planned)
-    answers = insert_planned(tx, requests, admission.admit(tx, planned, SystemClock().monotonic()))
-    if not any(isinstance(answer, QueueFull) for answer in answers):
+    is_delivery = all(request.agent == DELIVERY_AGENT for request in requests)  # of the end of a run that was taken
+    admitted = planned if is_delivery else switchboard.turn_away(tx, planned)
+    if admission is not None:
+        admitted = admission.admit(tx, admitted, SystemClock().monotonic())
+    answers = insert_planned(tx, requests, admitted)
+    if not any(isinstance(answer, QueueFull | SwitchedOff) for answer in answers):
         return answers
     known = _known_of_turned_away(tx, planned, answers)
     return [known.get(request.id, answer) for request, answer in zip(requests, answers, strict=True)]
@@ -98,9 +105,11 @@ def submit_runs(
 def _known_of_turned_away(
     tx: Transaction, planned: Sequence[Row | Refused], answers: Sequence[Submitted | Refused]
 ) -> dict[str, Submitted | Refused]:
-    """A run that was accepted before takes no room: who asks for it again is told of it, however full its queue is."""
-    rows = [row for row, a in zip(planned, answers, strict=True) if isinstance(a, QueueFull) and isinstance(row, dict)]
-    keyed = [row for row in rows if row["idempotency_key"] is not None]
+    """A run that was accepted before takes no room: who asks for it again is told of it, whatever keeps others out."""
+    turned_away = (
+        row for row, answer in zip(planned, answers, strict=True) if isinstance(answer, QueueFull | SwitchedOff)
+    )
+    keyed = [row for row in turned_away if isinstance(row, dict) and row["idempotency_key"] is not None]
     return _answers_of_known_keys(tx, blobs.pack(keyed, "input").rows) if keyed else {}
 
 
@@ -151,6 +160,8 @@ def _plan_run(request: Request, agent: Row | None, every_name: Sequence[str], *,
         "root_id": request.root_id or request.id,
         "webhook_url": request.webhook_url,
         "concurrency_key": request.concurrency_key,
+        "user_id": request.user_id,
+        "traceparent": request.traceparent,
     }
 
 
@@ -161,7 +172,7 @@ def _check_options(request: Request) -> None:
         raise _bad_option("priority", f"{request.priority} is outside {PRIORITIES[0]} to {PRIORITIES[-1]}")
     if not request.tenant or len(request.tenant) > MAX_KEY_LENGTH:
         raise _bad_option("tenant", f"a tenant has 1 to {MAX_KEY_LENGTH} characters")
-    for option in ("idempotency_key", "concurrency_key"):
+    for option in ("idempotency_key", "concurrency_key", "user_id"):
         key = getattr(request, option)
         if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
             raise _bad_option(option, f"a key has 1 to {MAX_KEY_LENGTH} characters")
@@ -253,34 +264,3 @@ def run_in(tx: Transaction, run_id: str) -> Row:
 
 def unknown_run(run_id: str) -> NotFound:
     return NotFound(f"there is no run {run_id}; `pilothouse runs list` shows the latest")
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which runs to list. Instants in microseconds; None: any."""
-
-    state: str | None = None
-    agent: str | None = None
-    lane: str | None = None
-    tenant: str | None = None
-    parent_id: str | None = None
-    created_after: int | None = None
-    created_before: int | None = None
-
-
-async def list_runs(db: Database, wanted: Filter, *, after: str | None = None, limit: int = 50) -> list[Row]:
-    """Newest first; `after` is the last id of the page before."""
-    return await db.read(
-        lambda tx: tx.fetch_all(
-            "list_runs",
-            after=after,
-            limit=limit,
-            state=wanted.state,
-            agent=wanted.agent,
-            lane=wanted.lane,
-            tenant=wanted.tenant,
-            parent_id=wanted.parent_id,
-            created_after=wanted.created_after,
-            created_before=wanted.created_before,
-        )
-    )

@@ -106,8 +106,10 @@ def register(tx: Transaction, app: str, cards: Sequence[ScheduleCard], *, princi
     declared = {card.name for card in cards}
     removed = [n for n, row in known.items() if row["app"] == app and n not in declared and row["removed_at"] is None]
     tx.send_many("remove_schedules", [{"name": name} for name in removed])
-    actions = [("schedule.registered", card.name) for card in changed] + [("schedule.removed", n) for n in removed]
-    audit.record(tx, [audit.entry(action, "schedule", name, principal=principal) for action, name in actions])
+    for card in changed:
+        _record(tx, "schedule.registered", {"name": card.name, "tenant": card.tenant}, principal)
+    for name in removed:
+        _record(tx, "schedule.removed", known[name], principal)
 
 
 def _differs(card: ScheduleCard, known: Row | None) -> bool:
@@ -216,8 +218,11 @@ def _record(
 # --- what people do ----------------------------------------------------------------------------
 
 
-async def list_schedules(db: Database) -> list[Row]:
-    return await db.read(lambda tx: tx.fetch_all("list_schedules"))
+async def list_schedules(db: Database, *, tenant: str | None = None) -> list[Row]:
+    """By name; `tenant` None: those of all tenants."""
+    if tenant is None:
+        return await db.read(lambda tx: tx.fetch_all("list_schedules"))
+    return await db.read(lambda tx: tx.fetch_all("schedules_of_tenant", tenant=tenant))
 
 
 async def show_schedule(db: Database, name: str) -> Row:

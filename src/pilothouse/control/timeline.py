@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pilothouse import payloads
 from pilothouse.clock import isoformat
-from pilothouse.control import blobs, instants, runs
+from pilothouse.control import approvals, blobs, calls, effects, instants, run_budgets, run_lists, runs, switchboard
+from pilothouse.control.halts import HALTED
 from pilothouse.control.views import CANCELLING, attempt_view, run_view, shown_state, view
+from pilothouse.domain.budgets import Hit, command_for, tell_hit
 from pilothouse.domain.runs import RunState
+from pilothouse.domain.switches import Switch, Target, keeping_back
 from pilothouse.store.database import Database, Row, Transaction
 
 CHILDREN_SHOWN = 200
@@ -23,25 +27,20 @@ async def timeline(db: Database, run_id: str) -> dict[str, Any]:
 
 def _timeline(tx: Transaction, run_id: str) -> dict[str, Any]:
     run = runs.run_in(tx, run_id)
-    children = tx.fetch_all(
-        "list_runs",
-        after=None,
-        limit=CHILDREN_SHOWN,
-        state=None,
-        agent=None,
-        lane=None,
-        tenant=None,
-        parent_id=run_id,
-        created_after=None,
-        created_before=None,
-    )
+    children = run_lists.children_in(tx, run_id, CHILDREN_SHOWN)
     steps = tx.fetch_all("checkpoints_of_run", run_id=run_id)
+    model_calls, tool_calls = calls.calls_of_run(tx, run_id)
     return {
         "run": run_view(run),
         "attempts": [attempt_view(row) for row in tx.fetch_all("attempts_of_run", run_id=run_id)],
         "steps": [view(row) for row in blobs.unpack(tx, steps, "result")],
+        "model_calls": [view(row) for row in model_calls],
+        "tool_calls": [view(row) for row in tool_calls],
+        "effects": [effects.public(row) for row in tx.fetch_all("effects_of_run", run_id=run_id)],
         "signals": [view(row) for row in tx.fetch_all("signals_of_run", run_id=run_id)],
+        "approvals": [approvals.public(row) for row in tx.fetch_all("approvals_of_run", run_id=run_id)],
         "waits": tx.fetch_all("waits_of_run", run_id=run_id),
+        "budget": run_budgets.summary(tx, run_id),
         "logs": [view(row) for row in tx.fetch_all("logs_of_run", run_id=run_id, after=0, limit=LOGS_SHOWN)],
         "children": [run_view(row) for row in children],
         "audit": [view(row) for row in tx.fetch_all("audit_of_entity", entity_id=run_id, after=0, limit=AUDIT_SHOWN)],
@@ -84,10 +83,15 @@ def _why_queued(tx: Transaction, run: Row) -> tuple[list[str], str]:
 
 def _why_due(tx: Transaction, run: Row) -> tuple[list[str], str]:
     """Why a run that may be claimed is not."""
+    if held := _holding(tx, run):
+        return _why_held(held)
     live = [row for row in tx.fetch_all("list_workers", limit=1000) if row["state"] == "running"]
     able = [row for row in live if row["lease_until"] >= row["now"] and f'"{run["agent"]}"' in row["agents"]]
     if not able:
         return [f"no live worker runs agent {run['agent']!r}"], "start one: `pilothouse worker`"
+    if not any(row["is_enabled"] for row in able):
+        reason = f"every live worker that runs agent {run['agent']!r} was started with ENGINE_ENABLED=false"
+        return [reason], "start a worker without it, or with ENGINE_ENABLED=true"
     if not any(_can_continue(worker, run) for worker in able):
         return _why_unknown_version(run, able)
     if full := _full_limit(tx, run):
@@ -97,6 +101,23 @@ def _why_due(tx: Transaction, run: Row) -> tuple[list[str], str]:
         [f"it is due in lane {run['lane']}; {len(able)} workers run its agent and hold {busy} attempts"],
         "wait; if it lasts, add workers or slots for its lane",
     )
+
+
+def _holding(tx: Transaction, run: Row, waits: list[Row] | None = None) -> list[Switch]:
+    """The switches that keep a run back, and of those that it waits for itself the ones that are tripped."""
+    tripped = switchboard.tripped_in(tx)
+    if not tripped:
+        return []
+    known = tx.fetch_many("agents_by_name", [{"name": run["agent"]}])
+    target = Target(run["tenant"], run["agent"], run["lane"], known[0]["fingerprint"] if known else None)
+    own = [tripped[row["name"]] for row in waits or () if row["kind"] == "switch" and row["name"] in tripped]
+    return list({switch.scope: switch for switch in [*keeping_back(tripped, target), *own]}.values())
+
+
+def _why_held(held: list[Switch]) -> tuple[list[str], str]:
+    reasons = [f"it is held by {switch.told()}, at {isoformat(switch.tripped_at)}" for switch in held]
+    commands = " and ".join(f"`pilothouse switch reset {switch.scope}`" for switch in held)
+    return reasons, f"once it may go on: {commands}"
 
 
 def _full_limit(tx: Transaction, run: Row) -> str | None:
@@ -134,16 +155,60 @@ def _why_waiting(tx: Transaction, run: Row) -> tuple[list[str], str]:
     if run["available_at"] is not None and run["available_at"] <= instants.now(tx):
         return _why_due(tx, run)
     waits = tx.fetch_all("waits_of_run", run_id=run["id"])
+    if waits and all(row["kind"] == "limit" for row in waits):
+        return _why_over_limit(run, run_budgets.waited_for(tx, run))
     signals = [row["name"] for row in waits if row["kind"] == "signal"]
     children = [row["name"] for row in waits if row["kind"] == "child"]
-    reasons = [f"it waits for signal {name!r}" for name in signals]
+    held = _holding(tx, run, waits)
+    reasons = [f"it waits for signal {name!r}" + _halted(tx, run, name) for name in signals]
     if children:
         reasons.append(f"it waits for {len(children)} child runs, the first is {children[0]}")
+    asked = [row["name"] for row in waits if row["kind"] == "approval"]
+    if asked:
+        return _why_asked(tx, run, asked, reasons)
+    suspended = tx.fetch_one("last_suspension", run_id=run["id"])
+    if suspended is not None and suspended["reason"] and not signals and not held:
+        reasons.append(suspended["reason"])
     if run["available_at"] is not None:
         reasons.append(f"it wakes at {isoformat(run['available_at'])} at the latest")
     if signals:
-        return reasons, f"send it: `pilothouse runs signal {run['id']} {signals[0]}`"
+        return reasons, effects.advice(tx, run["id"], signals[0]) or (
+            f"send it: `pilothouse runs signal {run['id']} {signals[0]}`"
+        )
+    if held:
+        told, advice = _why_held(held)
+        return [*told, *reasons], advice
     return reasons, "nothing to do: it wakes by itself"
+
+
+def _why_asked(tx: Transaction, run: Row, asked: list[str], reasons: list[str]) -> tuple[list[str], str]:
+    """It waits for people: for what, since when, until when, and how they decide."""
+    rows = [row for row in tx.fetch_all("approvals_of_run", run_id=run["id"]) if row["id"] in asked]
+    for row in rows:
+        then = {"wait": "", "escalate": ", then it goes to senior reviewers", "expire": ", then it expires"}
+        until = f" until {isoformat(row['deadline_at'])}{then[row['on_deadline']]}" if row["deadline_at"] else ""
+        since = isoformat(row["requested_at"])
+        reasons.append(f"it waits for approval {row['id']} of {row['title']!r} since {since}{until}")
+    verbs = ("approve {id}", "reject {id} --reason …", "revise {id} --note …")
+    told = ", ".join(f"`pilothouse approvals {verb.format(id=asked[0])}`" for verb in verbs)
+    return reasons, f"decide it: {told}"
+
+
+def _why_over_limit(run: Row, hits: Sequence[Hit]) -> tuple[list[str], str]:
+    """The limits that it waits for, as they stand now, when they have room again, and the command that gives more."""
+    reasons = [f"it waits for room: {tell_hit(hit)}" for hit in hits]
+    frees_at = run["available_at"]
+    if frees_at is None:
+        reasons.append("it does not go on by itself: that limit is the run's own")
+    else:
+        reasons.append(f"it goes on by itself at {isoformat(frees_at)}, when the next period begins")
+    return reasons, "; ".join(f"give more: `{command_for(hit)}`" for hit in hits)
+
+
+def _halted(tx: Transaction, run: Row, signal: str) -> str:
+    """Why a person is asked, where the engine itself has halted the run."""
+    row = tx.fetch_one("checkpoint_by_key", run_id=run["id"], key=signal + HALTED)
+    return "" if row is None else f": {payloads.decode(row['result'])['reason']}"
 
 
 def _why_running(tx: Transaction, run: Row, state: str) -> tuple[list[str], str]:

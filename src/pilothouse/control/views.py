@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilothouse import payloads
 from pilothouse.clock import isoformat
 from pilothouse.domain.runs import RunState
+from pilothouse.domain.traces import trace_id_of
+
+if TYPE_CHECKING:
+    from pilothouse.control.cancels import Lineage
 
 CANCELLING = "cancelling"
 
-_JSON_FIELDS = frozenset({"input", "output", "error", "result", "payload", "fields", "agents", "slots"})
-_INSTANT_FIELDS = frozenset({"at", "lease_until", "now"})
-_INTERNAL_FIELDS = frozenset({"run_timeout_us", "state_versions", "webhook_url"})
+_JSON_FIELDS = frozenset(
+    {"input", "output", "error", "result", "payload", "fields", "agents", "slots", "usage", "arguments"}
+)
+_INSTANT_FIELDS = frozenset({"at", "lease_until", "now", "since"})
+_INTERNAL_FIELDS = frozenset({"run_timeout_us", "state_versions", "webhook_url", "traceparent"})
 
 
 def view(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,6 +34,8 @@ def _value(name: str, value: Any) -> Any:
         return isoformat(value)
     if name in _JSON_FIELDS:
         return payloads.decode(value)
+    if name.startswith("is_"):
+        return bool(value)
     return value
 
 
@@ -37,8 +45,21 @@ def shown_state(run: Mapping[str, Any]) -> str:
 
 
 def run_view(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run, with its state as people see it."""
-    return view(run) | {"state": shown_state(run)}
+    """A run, with its state as people see it, and the id of its trace."""
+    shown = view(run) | {"state": shown_state(run)}
+    if "traceparent" in run:
+        shown["trace_id"] = trace_id_of(run["root_id"], run["traceparent"])
+    return shown
+
+
+def lineage_view(lineage: Lineage, *, dry_run: bool) -> dict[str, Any]:
+    """What was cancelled, or would be."""
+    return {
+        "root_id": lineage.root_id,
+        "dry_run": dry_run,
+        "runs": [run_view(row) for row in lineage.runs],
+        "reservations": [view(row) for row in lineage.reservations],
+    }
 
 
 def attempt_view(attempt: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What waiting runs wait for, and who wakes them: a signal, or a child that has ended."""
+"""What waiting runs wait for, and who wakes them: a signal, the end of a child, a decision, the reset of a switch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pilothouse.store.database import Row, Transaction
 class Wait:
     """One thing a run waits for. The run wakes when everything of one group has happened."""
 
-    kind: Literal["signal", "child"]
+    kind: Literal["signal", "child", "limit", "approval", "switch"]
     name: str
     group: str
 
@@ -24,6 +24,12 @@ def lock_runs(tx: Transaction, ids: Iterable[str]) -> None:
     rows = [{"id": id} for id in sorted(set(ids))]
     if rows:
         tx.send_many("lock_runs", rows)
+
+
+def lock_switches(tx: Transaction, waits: Iterable[Wait]) -> None:
+    """Lets no switch be tripped or reset while a run goes to sleep on one; before any run is locked."""
+    if any(wait.kind == "switch" for wait in waits):
+        tx.fetch_one("hold_switch_epoch")
 
 
 def add_waits(tx: Transaction, run_id: str, attempt: int, waits: Sequence[Wait]) -> None:
@@ -44,7 +50,7 @@ def add_waits(tx: Transaction, run_id: str, attempt: int, waits: Sequence[Wait])
 def release(tx: Transaction, happened: Sequence[Row]) -> None:
     """Takes what has happened (rows of run_id, kind, name) out of the waits, and wakes who waits for nothing more."""
     freed = tx.fetch_many("release_waits", happened)
-    _wake(tx, ((row["run_id"], row["wait_group"]) for row in freed))
+    wake(tx, freed)
 
 
 def release_parents(tx: Transaction, ended: Sequence[Row]) -> None:
@@ -53,6 +59,11 @@ def release_parents(tx: Transaction, ended: Sequence[Row]) -> None:
     if children:
         lock_runs(tx, [row["parent_id"] for row in children])
         release(tx, [{"run_id": row["parent_id"], "kind": "child", "name": row["id"]} for row in children])
+
+
+def wake(tx: Transaction, freed: Iterable[Row]) -> None:
+    """Wakes who waits for nothing more; `freed` are waits (rows of run_id, wait_group) that were just deleted."""
+    _wake(tx, ((row["run_id"], row["wait_group"]) for row in freed))
 
 
 def _wake(tx: Transaction, groups: Iterable[tuple[str, str]]) -> None:

@@ -3,6 +3,9 @@
 A batch of records is hashed into a Merkle tree as in RFC 6962, section 2.1: a leaf is SHA-256(0x00, record), a node is
 SHA-256(0x01, left, right). A seal holds the root, the short hash of every leaf, which names a record that is wrong, and
 the hash of the seal before, so that none can be taken out of the middle.
+
+A record may be erased: what it said about a tenant and its people goes, its leaf stays in a tombstone, and with it the
+root. A tombstone counts only where a later record says that it was made, so that nobody can erase unseen.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ GENESIS = "0" * 64
 SHORT = 16
 """Hex digits of a leaf that a seal keeps to name it; the root covers all of it."""
 
+ERASED = "erased"
+"""What stands for the names in an erased record."""
+
 Record = Mapping[str, Any]
 
 
@@ -65,6 +71,40 @@ class Finding:
     seal: int
     seq: int | None
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What stays of an erased record: the hash of what it said, `leaf`, and of what it says now, `rest`; in hex."""
+
+    seq: int
+    leaf: str
+    rest: str
+
+
+def erase(record: Record) -> dict[str, Any]:
+    """The record without what it says about a tenant and its people: what was done stays, and when."""
+    gone = {"tenant": "", "principal": ERASED, "entity_id": ERASED, "reason": None, "run_id": None}
+    return {**record, **gone}
+
+
+def tombstones_text(records: Iterable[Record]) -> str:
+    """The tombstones of records that are about to be erased, as they are kept."""
+    rows = [[record["seq"], leaf_hash(record).hex(), leaf_hash(erase(record)).hex()] for record in records]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def read_tombstones(text: str) -> dict[int, Tombstone]:
+    """By the number of the record. Raises ValueError for a text that holds none."""
+    try:
+        return {seq: Tombstone(seq, leaf, rest) for seq, leaf, rest in json.loads(text)}
+    except TypeError as error:
+        raise ValueError(f"{text[:50]!r} holds no tombstones") from error
+
+
+def digest_of(text: str) -> str:
+    """What the record of an erasure says of its tombstones."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def leaf_hash(record: Record) -> bytes:
@@ -118,18 +158,31 @@ def check_chain(seal: Seal, previous: Seal | None) -> list[Finding]:
     return [] if follows else [Finding(seal.number, None, "the seal does not follow the one before it")]
 
 
-def check_records(seal: Seal, records: Iterable[Record]) -> list[Finding]:
-    """Which records of a seal's span were changed, removed or inserted; `records` come in the order of `seq`."""
+def check_records(
+    seal: Seal, records: Iterable[Record], tombstones: Mapping[int, Tombstone] | None = None
+) -> list[Finding]:
+    """Which records of a seal's span were changed, removed or inserted; `records` come in the order of `seq`.
+
+    `tombstones` are those that a record of an erasure vouches for.
+    """
     if seal.pruned_through is not None:
         return [Finding(seal.number, record["seq"], "inserted") for record in records]
     sealed = dict(leaf.split(":") for leaf in seal.leaves.split(",") if leaf)
     findings, hashes = [], []
     for record in records:
-        hashes.append(leaf_hash(record))
         short = sealed.pop(str(record["seq"]), None)
+        hashes.append(_sealed_hash(record, short, (tombstones or {}).get(record["seq"])))
         if short != hashes[-1].hex()[:SHORT]:
             findings.append(Finding(seal.number, record["seq"], "inserted" if short is None else "changed"))
     findings += [Finding(seal.number, int(seq), "removed") for seq in sealed]
     if not findings and merkle_root(hashes).hex() != seal.root:
         findings.append(Finding(seal.number, None, "the records do not have the root that was sealed"))
     return sorted(findings, key=lambda finding: finding.seq or 0)
+
+
+def _sealed_hash(record: Record, short: str | None, tombstone: Tombstone | None) -> bytes:
+    """The hash that a record had when it was sealed; one that was erased before says now what it said then."""
+    own = leaf_hash(record)
+    if tombstone is None or tombstone.rest != own.hex() or tombstone.leaf[:SHORT] != short:
+        return own
+    return bytes.fromhex(tombstone.leaf)

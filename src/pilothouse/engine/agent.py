@@ -8,17 +8,27 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pilothouse import payloads
-from pilothouse.control.agents import AgentCard
+from pilothouse.control.agents import CODE, AgentCard
 from pilothouse.control.concurrency import AgentVersion
+from pilothouse.domain.autonomy import Level
 from pilothouse.domain.lanes import Lane
+from pilothouse.domain.limits import MOST, RUN_AT, Limit, Period, Unit
 from pilothouse.domain.retries import Backoff
+from pilothouse.domain.windows import Window
 from pilothouse.engine.journal import StateMigration
 from pilothouse.engine.signature import Handler, Signature, read_signature
+from pilothouse.engine.tools import Toolbox
 from pilothouse.errors import ConfigError
 
 ISOLATIONS = ("none", "process")
 
 LEAST_MEMORY_MB = 64
+
+SOURCE = "__pilothouse_source__"
+"""The attribute of a handler that was made of something else: the text of what it was made of."""
+
+DEFINITION = "__pilothouse_definition__"
+"""The attribute of a handler that says what it was defined as, where that is not code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,11 @@ class AgentOptions:
     `max_running` bounds how many runs of it run at once, on all workers, `max_running_per_key` those of one concurrency
     key (None: any number).
     `isolation` "process" gives each attempt a process of its own, which may hold `memory_mb` megabytes (None: no limit)
-    and sees, of the worker's environment, the variables named in `secrets`.
+    and sees, of the worker's environment, the variables named in `secrets`. `model` is the route or the model that it
+    asks unless a question names another (None: the default route), `window` how its conversations are kept short.
+    `autonomy` "supervised" makes each new version start supervised (None: the setting `supervise_new_agents`).
+    `max_cost_usd`, `max_tokens`, `max_tool_calls` and `max_work_seconds` are what one run of it may use (None: what
+    every run may, by the settings).
     """
 
     lane: Lane = Lane.NORMAL
@@ -51,6 +65,25 @@ class AgentOptions:
     isolation: Literal["none", "process"] = "none"
     memory_mb: int | None = None
     secrets: tuple[str, ...] = ()
+    model: str | None = None
+    window: Window | None = None
+    autonomy: Literal["supervised"] | None = None
+    max_cost_usd: float | None = None
+    max_tokens: int | None = None
+    max_tool_calls: int | None = None
+    max_work_seconds: int | None = None
+
+    def limits(self, agent: str) -> tuple[Limit, ...]:
+        """What one run may use."""
+        cost = None if self.max_cost_usd is None else round(self.max_cost_usd * 1_000_000)
+        amounts = {
+            Unit.MICROUSD: cost,
+            Unit.TOKENS: self.max_tokens,
+            Unit.CALLS: self.max_tool_calls,
+            Unit.SECONDS: self.max_work_seconds,
+        }
+        given = [(unit, amount) for unit, amount in amounts.items() if amount is not None]
+        return tuple(Limit(RUN_AT + agent, Period.RUN, unit, amount) for unit, amount in given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +96,7 @@ class Agent:
     signature: Signature
     is_async: bool
     version: AgentVersion
+    toolbox: Toolbox = field(default_factory=Toolbox)
 
     def card(self, app: str, default_timeout_seconds: float) -> AgentCard:
         options = self.options
@@ -84,11 +118,13 @@ class Agent:
             fingerprint=self.version.fingerprint,
             max_running=options.max_running,
             max_running_per_key=options.max_running_per_key,
+            autonomy=options.autonomy,
+            definition=getattr(self.handler, DEFINITION, CODE),
         )
 
 
-def make_agent(name: str, handler: Handler, options: AgentOptions) -> Agent:
-    """Raises ConfigError where the handler or an option cannot be used."""
+def make_agent(name: str, handler: Handler, options: AgentOptions, toolbox: Toolbox | None = None) -> Agent:
+    """An agent that finds its tools in `toolbox`. Raises ConfigError where the handler or an option cannot be used."""
     if not callable(handler):
         raise ConfigError(f"agent {name!r}: its handler is {handler!r}, which cannot be called; give a function")
     if not name or len(name) > 255 or name != name.strip():
@@ -101,12 +137,26 @@ def make_agent(name: str, handler: Handler, options: AgentOptions) -> Agent:
         value = getattr(options, option)
         if value is not None and value <= 0:
             raise ConfigError(f"agent {name!r}: {option} is {value}; it must be more than 0")
+    _check_limits(name, options)
     _check_isolation(name, options)
+    if options.autonomy not in (None, Level.SUPERVISED):
+        raise ConfigError(
+            f"agent {name!r}: autonomy is {options.autonomy!r}; an App can only ask for 'supervised', more is earned: "
+            "`pilothouse agents promote`"
+        )
     if options.priority not in range(10):
         raise ConfigError(f"agent {name!r}: priority is {options.priority}; it must be 0 to 9")
     signature = read_signature(handler, name)
     version = _version(name, handler, options)
-    return Agent(name, handler, options, signature, inspect.iscoroutinefunction(handler), version)
+    is_async = inspect.iscoroutinefunction(handler)
+    return Agent(name, handler, options, signature, is_async, version, toolbox or Toolbox())
+
+
+def _check_limits(name: str, options: AgentOptions) -> None:
+    for option in ("max_cost_usd", "max_tokens", "max_tool_calls", "max_work_seconds"):
+        value = getattr(options, option)
+        if value is not None and not 0 <= value * (1_000_000 if option == "max_cost_usd" else 1) <= MOST:
+            raise ConfigError(f"agent {name!r}: {option} is {value}; it must be 0 or more")
 
 
 def _check_isolation(name: str, options: AgentOptions) -> None:
@@ -144,6 +194,8 @@ def _version(name: str, handler: Handler, options: AgentOptions) -> AgentVersion
 
 def _fingerprint(handler: Handler, state_version: int) -> str:
     """What changes when the handler's own code or its state version does."""
+    if hasattr(handler, SOURCE):
+        return payloads.digest(f"{state_version}:{getattr(handler, SOURCE)}")
     try:
         source = inspect.getsource(handler)
     except (OSError, TypeError):  # typed in at a prompt, or no function

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from pydantic import TypeAdapter
 
 from pilothouse import payloads
 from pilothouse.clock import to_datetime
-from pilothouse.control.attempts import Checkpoint, LogLine
+from pilothouse.control.attempts import LogLine
 from pilothouse.control.runs import Request
 from pilothouse.control.waits import Wait
 from pilothouse.domain.retries import RetryPolicy
 from pilothouse.domain.runs import TERMINAL, RunState
+from pilothouse.engine.approvals import ApprovalArguments, Approved, approve
 from pilothouse.engine.attempt import Attempt
-from pilothouse.engine.failures import describe_error
-from pilothouse.engine.journal import StepRequest, current_path
-from pilothouse.engine.signature import StepTraits, decode_result, encode_result, step_traits
-from pilothouse.errors import ChildError, FatalError, ResultError, StepError, WaitTimeout
+from pilothouse.engine.journal import StepRequest
+from pilothouse.engine.models import ModelOptions, ModelStep
+from pilothouse.engine.runaways import note_error, note_stored
+from pilothouse.engine.signals import receive_signal, start_timer
+from pilothouse.engine.signature import decode_result, encode_result, step_traits
+from pilothouse.engine.steps import StepCall, answer_of, store, store_error
+from pilothouse.engine.tool_calls import ToolStep
+from pilothouse.engine.tools import Tool
+from pilothouse.errors import ChildError, StepError
 from pilothouse.store.database import Row
-from pilothouse.telemetry.events import StepExecuted
 
 T = TypeVar("T")
 
 ONCE = RetryPolicy()
-CHILD_KIND, RESULT_KIND, SIGNAL_KIND, STEP_KIND, TIMER_KIND = "child", "result", "signal", "step", "timer"
+CHILD_KIND, MEMORY_KIND, RESULT_KIND, STEP_KIND = "child", "memory", "result", "step"
 
 
 class Context:
@@ -43,8 +46,18 @@ class Context:
         self._attempt = attempt
 
     @property
+    def attempt_state(self) -> Attempt:
+        """The attempt as the engine sees it, for adapters of other frameworks."""
+        return self._attempt
+
+    @property
     def run_id(self) -> str:
         return self._attempt.claim.run_id
+
+    @property
+    def input(self) -> Any:
+        """The run's input, as JSON data."""
+        return payloads.decode(self._attempt.claim.input)
 
     @property
     def attempt(self) -> int:
@@ -116,17 +129,86 @@ class Context:
         request = {"function": traits.name, "args": args, "kwargs": kwargs}
         asked, stored = attempt.journal.open(name, STEP_KIND, request)
         if stored is not None:
-            return _answer(stored, traits.output)
-        with attempt.busy():
-            call = _StepCall(attempt, asked, function, traits, args, kwargs, retry, timeout_seconds)
-            return decode_result(await call.run(), traits.output)
+            await note_stored(attempt, asked, stored)
+            return answer_of(stored, traits.output)
+        try:
+            with attempt.busy():
+                call = StepCall(attempt, asked, function, traits, args, kwargs, retry, timeout_seconds)
+                return decode_result(await call.run(), traits.output)
+        except StepError as error:
+            if error.step == asked.key:
+                await note_error(attempt, asked, error)
+            raise
+
+    @overload
+    async def llm(self, name: str, prompt: str | None = ..., /, **options: Unpack[ModelOptions]) -> str: ...
+
+    @overload
+    async def llm(
+        self, name: str, prompt: str | None = ..., /, *, output: type[T], **options: Unpack[ModelOptions]
+    ) -> T: ...
+
+    async def llm(
+        self, name: str, prompt: str | None = None, /, *, output: Any = str, **options: Unpack[ModelOptions]
+    ) -> Any:
+        """Asks a model; once it has answered, the stored answer stands, and no attempt pays for it again.
+
+        `output` is the type of the answer: text, or anything that Pydantic can validate; an answer that does not fit is
+        sent back for repair, at most `repairs` (2) times. `messages` come before the prompt, `system` before them all.
+        `model` is a route of pilothouse.toml or a model as `provider:name` (the agent's `model`, else the default
+        route). `max_tokens` and `temperature` stay under the route's caps. Of `tools` the model may call any, in at
+        most `max_rounds` (10) rounds and `max_tool_calls` (25) calls; beyond them, or when it goes round in circles,
+        the run waits for the signal `NAME.continue`. An equal question is answered from the kept answers for
+        `cache_seconds`. Where no model can answer now, the run waits until one may.
+        Raises StepError where no model takes the question, OutputInvalid where no answer fits `output`.
+        """
+        return await ModelStep(self._attempt, name, prompt, output, options).run()
+
+    async def llm_stream(
+        self, name: str, prompt: str | None = None, /, **options: Unpack[ModelOptions]
+    ) -> AsyncIterator[str]:
+        """Asks a model for text and yields it in pieces as it comes; a stored answer comes in one piece.
+
+        Takes what `llm` takes, without `tools`. An answer that breaks off after its first piece raises StepError.
+        """
+        async for piece in ModelStep(self._attempt, name, prompt, str, options).stream():
+            yield piece
+
+    async def tool(
+        self, tool: Callable[..., Any] | Tool | str, /, *, step_name: str | None = None, **arguments: Any
+    ) -> Any:
+        """Calls a tool, once: its result is kept, and every call is recorded with its arguments.
+
+        `tool` is a function, registered by `App.tool` or not, or a registered name. The step is named after it, with a
+        number from the second call on, unless `step_name` says otherwise.
+        Where a policy asks, the run waits for people first, who may edit the arguments.
+        Raises ToolError for an unknown name or arguments that do not fit, StepError once the call has failed for good,
+        PolicyDenied, ApprovalRejected, ApprovalExpired or RevisionRequested where it may not be called.
+        """
+        found = await self._attempt.agent.toolbox.find(tool)
+        name = step_name or self._attempt.unique(found.name)
+        return await ToolStep(self._attempt, name, found, "code").run(arguments)
+
+    async def approve(self, name: str, /, **options: Unpack[ApprovalArguments]) -> Approved:
+        """Asks people, and suspends the run until they have decided; returns the yes, with the arguments to go on with.
+
+        `arguments` are exactly what will be done, as JSON data; the reviewer may edit them (by default the amount).
+        `risk` is a tier: for 0 and 1 nobody is asked unless a policy says so, 2 needs a reviewer, 3 a senior one, 4 two
+        different people. `amount_usd`, `billing` ("none", "one_time", "recurring"), `people_affected`, `confidence` (0
+        to 1) and `data_class` are what policies look at. `recommendation`, `reasoning`, `risk_assessment`,
+        `alternatives` and `reversible` tell the reviewer what it is about; `title` stands in lists. After
+        `deadline_hours` it does what `on_deadline` says: "wait" on, "escalate" to senior reviewers, or "expire".
+        Raises ApprovalRejected with the reason, RevisionRequested with what to change (then ask again, by the same
+        name), ApprovalExpired, PolicyDenied, and ApprovalIncomplete that names what is missing, before anyone is asked.
+        """
+        return await approve(self._attempt, name, options)
 
     async def sleep(
         self, name: str, *, seconds: float = 0.0, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0
     ) -> None:
         """Suspends the run for that long, without holding a slot. The instant is fixed when it is first reached."""
         duration = seconds + 60 * (minutes + 60 * (hours + 24 * days))
-        wake_at = await self._timer(name, duration)
+        wake_at = await start_timer(self._attempt, name, duration)
         if wake_at > self._attempt.now_us():
             await self._attempt.park((), wake_at)
 
@@ -135,21 +217,8 @@ class Context:
 
         A signal that was sent before is taken at once. Raises WaitTimeout after `timeout_seconds`.
         """
-        await self._attempt.refuse_if_stopped()
-        asked, stored = self._attempt.journal.open(name, SIGNAL_KIND, {"signal": name, "timeout": timeout_seconds})
         adapter = None if returns is Any else TypeAdapter(returns)
-        if stored is not None:
-            return _answer(stored, adapter)
-        signal = await self._attempt.services.reader.signal(self.run_id, name)
-        if signal is not None:
-            await self._store(asked, signal["payload"])
-            return decode_result(signal["payload"], adapter)
-        wake_at = None if timeout_seconds is None else await self._timer(f"{name}.timeout", timeout_seconds)
-        if wake_at is not None and wake_at <= self._attempt.now_us():
-            error = WaitTimeout(asked.key, f"signal {name!r} did not come within {timeout_seconds} s")
-            await self._store_error(asked, error)
-            raise error
-        return await self._attempt.park((Wait("signal", name, asked.key),), wake_at)
+        return await receive_signal(self._attempt, name, adapter, timeout_seconds=timeout_seconds)
 
     async def start(
         self,
@@ -192,7 +261,7 @@ class Context:
         await self._attempt.refuse_if_stopped()
         asked, stored = self._attempt.journal.open(name, CHILD_KIND, request)
         if stored is not None:
-            return self._children(name, _answer(stored, None))
+            return self._children(name, answer_of(stored, None))
         available_at = self._attempt.now_us() + int(delay_seconds * 1_000_000) if delay_seconds else None
         wanted = tuple(
             Request(
@@ -203,13 +272,15 @@ class Context:
                 priority=priority,
                 available_at=available_at,
                 tenant=self.tenant,
+                user_id=self._attempt.claim.user_id,
                 parent_id=self.run_id,
                 root_id=self._attempt.claim.root_id,
+                traceparent=self._attempt.claim.traceparent,
             )
             for value in plain
         )
         ids = [request.id for request in wanted]
-        await self._store(asked, payloads.encode(ids), children=wanted)
+        await store(self._attempt, asked, payloads.encode(ids), children=wanted)
         return self._children(name, ids)
 
     async def results(self, name: str, children: Sequence[Child]) -> list[Any]:
@@ -221,7 +292,7 @@ class Context:
         await self._attempt.refuse_if_stopped()
         asked, stored = self._attempt.journal.open(name, RESULT_KIND, ids)
         if stored is not None:
-            return list(_answer(stored, None))
+            return list(answer_of(stored, None))
         states = await self._attempt.services.reader.children(ids)
         ended = {row["id"]: row for row in states if row["state"] in TERMINAL}
         waits = tuple(Wait("child", id, asked.key) for id in dict.fromkeys(ids) if id not in ended)
@@ -229,13 +300,37 @@ class Context:
             await self._attempt.park(waits, None)
         return await self._collect(asked, [ended[id] for id in ids])
 
+    async def recall(self, name: str) -> Any:
+        """What an earlier run of this agent for this tenant remembered under `name`; None where none did."""
+        await self._attempt.refuse_if_stopped()
+        asked, stored = self._attempt.journal.open(f"recall.{name}", MEMORY_KIND, {"recall": name})
+        if stored is not None:
+            return answer_of(stored, None)
+        found = await self._attempt.services.reader.memory(self.run_id, name)
+        text = "null" if found is None else str(found["value"])
+        await store(self._attempt, asked, text)
+        return payloads.decode(text)
+
+    async def remember(self, name: str, value: Any) -> None:
+        """Keeps JSON data for later runs of this agent for this tenant; the latest value of a name stands.
+
+        It is written in one transaction with its step, so once, whatever crashes.
+        """
+        await self._attempt.refuse_if_stopped()
+        text = encode_result(value, None, f"remember {name!r}")
+        key = self._attempt.unique(f"remember.{name}")
+        asked, stored = self._attempt.journal.open(key, MEMORY_KIND, {"remember": name, "value": text})
+        if stored is None:
+            await store(self._attempt, asked, text, memories=((name, text),))
+
     def log(self, message: str, *, level: str = "info", **fields: Any) -> None:
         """Writes a line to the run's own log. Not written again while earlier attempts are replayed."""
         if self._attempt.stop_reason is not None or not self._attempt.journal.should_log():
             return
         claim = self._attempt.claim
-        text = encode_result(fields, None, "log")
-        line = LogLine(claim.run_id, claim.attempt, self._attempt.now_us(), level, message.replace("\x00", ""), text)
+        text = self._attempt.redact(encode_result(fields, None, "log"))
+        told = self._attempt.redact(message.replace("\x00", ""))
+        line = LogLine(claim.run_id, claim.attempt, self._attempt.now_us(), level, told, text)
         self._attempt.services.writer.log(line)
 
     def progress(self, done: int, total: int | None = None) -> None:
@@ -251,34 +346,11 @@ class Context:
         for row in ended:
             if row["state"] != RunState.SUCCEEDED:
                 error = ChildError(asked.key, row["id"], row["state"], _message(row["error"]))
-                await self._store_error(asked, error)
+                await store_error(self._attempt, asked, error)
                 raise error
         outputs = [payloads.decode(row["output"]) for row in ended]
-        await self._store(asked, payloads.encode(outputs))
+        await store(self._attempt, asked, payloads.encode(outputs))
         return outputs
-
-    async def _timer(self, name: str, seconds: float) -> int:
-        """The instant of a timer, fixed when it is first asked for."""
-        await self._attempt.refuse_if_stopped()
-        asked, stored = self._attempt.journal.open(name, TIMER_KIND, {"seconds": seconds})
-        if stored is not None:
-            return int(_answer(stored, None))
-        wake_at = self._attempt.now_us() + int(seconds * 1_000_000)
-        await self._store(asked, str(wake_at))
-        return wake_at
-
-    async def _store(self, asked: StepRequest, result: str, *, children: tuple[Request, ...] = ()) -> None:
-        with self._attempt.busy():
-            now = self._attempt.now_us()
-            checkpoint = _checkpoint(self._attempt, asked, result=result, started_at=now, tries=1)
-            await self._attempt.services.writer.checkpoint(checkpoint._replace(children=children))
-
-    async def _store_error(self, asked: StepRequest, error: Exception) -> None:
-        with self._attempt.busy():
-            now = self._attempt.now_us()
-            text = describe_error(error)
-            checkpoint = _checkpoint(self._attempt, asked, error=text, started_at=now, tries=1)
-            await self._attempt.services.writer.checkpoint(checkpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,117 +365,6 @@ class Child:
         """Suspends the run until the child has ended; its output. Raises ChildError where it did not succeed."""
         outputs = await self._context.results(f"{self.name}.result", [self])
         return outputs[0]
-
-
-class _StepCall(NamedTuple):
-    """The tries of one step."""
-
-    attempt: Attempt
-    asked: StepRequest
-    function: Callable[..., Any]
-    traits: StepTraits
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    retry: RetryPolicy
-    timeout_seconds: float | None
-
-    async def run(self) -> str:
-        started_at, tries = self.attempt.now_us(), 0
-        while True:
-            tries += 1
-            try:
-                value = await (self._call() if self.timeout_seconds is None else self._call_in_time())
-            except Exception as error:  # noqa: BLE001 - user code; recorded or tried again
-                if isinstance(error, FatalError) or not self.retry.is_worth_another_try(error, tries):
-                    await self._give_up(error, started_at, tries)
-                await asyncio.sleep(self.retry.backoff.delay_seconds(tries, random.random()))
-                continue
-            text = self._encode(value)
-            await self._finish(text, started_at, tries)
-            return text
-
-    def _encode(self, value: Any) -> str:
-        try:
-            return encode_result(value, self.traits.output, f"step {self.asked.key!r}")
-        except ResultError as error:
-            error.step = self.asked.key
-            raise
-
-    async def _call_in_time(self) -> Any:
-        limit = asyncio.timeout(self.timeout_seconds)
-        try:
-            async with limit:
-                return await self._call()
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise TimeoutError(f"no result within {self.timeout_seconds} s") from error
-
-    async def _call(self) -> Any:
-        token = current_path.set(self.asked.key)
-        try:
-            if self.traits.is_async:
-                return await self.function(*self.args, **self.kwargs)
-            value = await self.attempt.services.threads.run(self.function, *self.args, **self.kwargs)
-            return await value if isinstance(value, Awaitable) else value
-        finally:
-            current_path.reset(token)
-
-    async def _finish(self, result: str, started_at: int, tries: int) -> None:
-        attempt = self.attempt
-        attempt.journal.executed += 1
-        checkpoint = _checkpoint(attempt, self.asked, result=result, started_at=started_at, tries=tries)
-        attempt.services.emitter.emit(
-            StepExecuted(checkpoint.run_id, checkpoint.attempt, self.asked.key, checkpoint.finished_at - started_at)
-        )
-        await attempt.services.writer.checkpoint(checkpoint)
-
-    async def _give_up(self, error: Exception, started_at: int, tries: int) -> None:
-        text = describe_error(error)
-        checkpoint = _checkpoint(self.attempt, self.asked, error=text, started_at=started_at, tries=tries)
-        await self.attempt.services.writer.checkpoint(checkpoint)
-        raise StepError(self.asked.key, type(error).__name__, str(error)) from error
-
-
-def _checkpoint(
-    attempt: Attempt,
-    asked: StepRequest,
-    *,
-    result: str | None = None,
-    error: str | None = None,
-    started_at: int,
-    tries: int,
-) -> Checkpoint:
-    claim = attempt.claim
-    return Checkpoint(
-        run_id=claim.run_id,
-        attempt=claim.attempt,
-        key=asked.key,
-        kind=asked.kind,
-        request_hash=asked.hash,
-        request=asked.text,
-        state="succeeded" if error is None else "failed",
-        result=result,
-        error=error,
-        tries=tries,
-        state_version=attempt.agent.version.newest,
-        started_at=started_at,
-        finished_at=attempt.now_us(),
-    )
-
-
-def _answer(stored: Row, adapter: TypeAdapter[Any] | None) -> Any:
-    """A checkpoint's answer: the result, or the failure that the handler went past before."""
-    if stored["state"] == "succeeded":
-        return decode_result(stored["result"], adapter)
-    told = payloads.decode(stored["error"])
-    match told["type"]:
-        case "WaitTimeout":
-            raise WaitTimeout(stored["key"], told["message"])
-        case "ChildError":
-            raise ChildError(stored["key"], told["run_id"], told["state"], told["message"])
-        case _:
-            raise StepError(stored["key"], told["type"], told["message"])
 
 
 def _message(error: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,9 +32,16 @@ from pilothouse.errors import (
     Stopped,
     Suspend,
 )
-from pilothouse.telemetry.events import HandlerAbandoned, RunDropped, RunSettled
+from pilothouse.telemetry import tracing
+from pilothouse.telemetry.events import HandlerAbandoned, RunDropped, RunResumed, RunSettled
 
 OnEnded = Callable[[Ended], None]
+
+TIMED_OUT: StopReason = "timed_out"
+WORKED_OUT: StopReason = "worked_out"
+
+TIMER_GRAIN_SECONDS = 0.01
+"""A timer that fires so much too early is taken to be right."""
 
 NOT_ITS_OWN = "the attempt was not this worker's any more"
 
@@ -69,8 +76,12 @@ def start(claim: ClaimedRun, agent: Agent, services: Services, hooks: Hooks) -> 
 
 async def load(claim: ClaimedRun, agent: Agent, services: Services) -> Attempt:
     """The attempt with the checkpoints of those before it."""
-    checkpoints, lines_logged = await services.reader.journal(claim)
-    return Attempt(claim, agent, services, Journal(checkpoints, lines_logged=lines_logged))
+    past = await services.reader.journal(claim)
+    attempt = Attempt(claim, agent, services, Journal(past.checkpoints, lines_logged=past.lines))
+    attempt.worked_us = past.worked_us
+    if past.left_as:
+        services.emitter.emit(RunResumed(claim.run_id, claim.attempt, claim.agent, past.left_as, past.left_at))
+    return attempt
 
 
 def _begin(attempt: Attempt, hooks: Hooks) -> None:
@@ -149,35 +160,48 @@ def _run(attempt: Attempt, handling: Coroutine[Any, Any, Any], on_ended: OnEnded
     task = attempt.loop.create_task(handling)
     if is_stoppable:
         attempt.own(task)
-    seconds, reason = _time_limit(attempt)
-    timer = attempt.loop.call_later(seconds, attempt.stop, reason)
-    attempt.on_over = partial(_over, attempt, task, timer, on_ended)
+    attempt.timer = attempt.loop.call_later(_time_limit(attempt)[0], _time_over, attempt, attempt.loop.time())
+    attempt.on_over = partial(_over, attempt, task, on_ended)
     task.add_done_callback(partial(_note_end, attempt))
 
 
-def _over(attempt: Attempt, task: asyncio.Task[Any], timer: asyncio.TimerHandle, on_ended: OnEnded) -> None:
-    timer.cancel()
+def _time_over(attempt: Attempt, began: float) -> None:
+    """Stops the attempt, unless the time that its run may work was prolonged meanwhile."""
+    seconds, reason = _time_limit(attempt, worked=attempt.loop.time() - began)
+    if seconds > TIMER_GRAIN_SECONDS:
+        attempt.timer = attempt.loop.call_later(seconds, _time_over, attempt, began)
+    else:
+        attempt.stop(reason)
+
+
+def _over(attempt: Attempt, task: asyncio.Task[Any], on_ended: OnEnded) -> None:
+    if attempt.timer is not None:
+        attempt.timer.cancel()
     if task.done():
-        attempt.has_ended = True
-        on_ended(_ended(attempt, task))
+        ended = _ended(attempt, task)
+        attempt.close()
+        on_ended(ended)
     else:
         _abandon(attempt)
         on_ended(_stopped(attempt))
 
 
-def _time_limit(attempt: Attempt) -> tuple[float, StopReason]:
-    """What comes first: the attempt's time-out or the run's deadline."""
-    limit = attempt.timeout_seconds
+def _time_limit(attempt: Attempt, *, worked: float = 0.0) -> tuple[float, StopReason]:
+    """What comes first: the attempt's time-out, the run's deadline, or the end of the time that it may work. `worked`
+    is how long this attempt has worked by now.
+    """
+    limit, reason = min((attempt.timeout_seconds - worked, TIMED_OUT), (attempt.work_left_seconds - worked, WORKED_OUT))
     deadline = attempt.claim.deadline_at
     left = None if deadline is None else max(0.0, (deadline - attempt.now_us()) / 1_000_000)
     if left is not None and left <= limit:
         return left, "past_deadline"
-    return limit, "timed_out"
+    return limit, reason
 
 
 async def _handle(attempt: Attempt) -> Any:
     """The handler itself, and what else is user code. What would end the process ends the attempt instead."""
     agent = attempt.agent
+    tracing.enter(attempt.claim, attempt.services.around.trace_share)
     try:
         ended = migrate_state(attempt)
         if ended is not None:
@@ -241,11 +265,23 @@ def _stopped(attempt: Attempt) -> Ended:
             return Ended("released", reason=attempt.stop_note or None)
         case "past_deadline":
             return _past_deadline(attempt)
+        case "worked_out":
+            return _worked_out(attempt)
         case "timed_out":
             message = f"the attempt did not end within {attempt.timeout_seconds:g} s"
             return Ended("failed", error=AttemptTimeout(message))
         case _:
             return Ended("lost")
+
+
+def _worked_out(attempt: Attempt) -> Ended:
+    return Ended(
+        "fatal",
+        error=RunTimeout(
+            "the run has worked for as long as it may (max_run_seconds); give it more: "
+            f"`pilothouse budget grant {attempt.claim.run_id} --seconds 3600`, then redrive it"
+        ),
+    )
 
 
 def _past_deadline(attempt: Attempt) -> Ended:
@@ -305,15 +341,27 @@ def settle(attempt: Attempt, ended: Ended) -> Settlement:
         parent_id=claim.parent_id,
         ending=ended.ending,
         next=following,
-        output=ended.output,
-        error=describe_error(ended.error, step=steps[0] if steps else None) if ended.error is not None else None,
-        reason=ended.reason,
+        output=attempt.redact(ended.output),
+        error=_described(attempt, ended.error, steps),
+        reason=_why_parked(attempt) if is_suspended else ended.reason,
         failed_steps=steps,
         wake_at=_wake_at(attempt) if is_suspended else None,
         waits=tuple(wait for parked in attempt.parked for wait in parked.waits) if is_suspended else (),
         steps_executed=attempt.journal.executed,
         steps_replayed=attempt.journal.replayed,
+        has_asked=attempt.has_asked,
     )
+
+
+def _described(attempt: Attempt, error: BaseException | None, steps: Sequence[str]) -> str | None:
+    if error is None:
+        return None
+    return attempt.redact(describe_error(error, step=steps[0] if steps else None))
+
+
+def _why_parked(attempt: Attempt) -> str | None:
+    reasons = dict.fromkeys(parked.reason for parked in attempt.parked if parked.reason)
+    return "; ".join(reasons) or None
 
 
 def _wake_at(attempt: Attempt) -> int | None:
@@ -325,7 +373,7 @@ def _wake_at(attempt: Attempt) -> int | None:
 
 
 def _emit_settled(attempt: Attempt, settlement: Settlement) -> None:
-    claim = attempt.claim
+    claim, now = attempt.claim, attempt.now_us()
     attempt.services.emitter.emit(
         RunSettled(
             run_id=claim.run_id,
@@ -333,9 +381,10 @@ def _emit_settled(attempt: Attempt, settlement: Settlement) -> None:
             agent=claim.agent,
             state=settlement.next.state,
             ending=settlement.ending,
-            duration_ms=(attempt.now_us() - claim.claimed_at) / 1000,
+            duration_ms=(now - claim.claimed_at) / 1000,
             steps_executed=settlement.steps_executed,
             steps_replayed=settlement.steps_replayed,
+            settled_at=now,
             error=payloads.decode(settlement.error)["type"] if settlement.error else None,
         )
     )

@@ -6,12 +6,20 @@ import traceback
 from collections.abc import Iterator, Mapping
 
 from pilothouse import payloads
-from pilothouse.errors import ChildError, RunError, StepError
+from pilothouse.errors import ChildError, MayHaveHappened, RunError, StepError
 
 TRACEBACK_SHOWN = 16_384
 """How much of a traceback is kept, in characters, counted from its end: the end says where it broke."""
 
 MESSAGE_SHOWN = 4_096
+
+
+MAY_HAVE_HAPPENED = "may_have_happened"
+"""The mark of an error after which nobody knows whether a call took place."""
+
+
+def may_have_happened(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError | MayHaveHappened)
 
 
 class DescribedError(RunError):
@@ -32,6 +40,8 @@ def describe_error(error: BaseException, *, step: str | None = None) -> str:
         "message": _clean(str(error))[:MESSAGE_SHOWN],
         "traceback": _clean("".join(traceback.format_exception(error)))[-TRACEBACK_SHOWN:],
     }
+    if may_have_happened(error):
+        told[MAY_HAVE_HAPPENED] = True
     if isinstance(error, StepError):
         told |= {"type": error.error_type, "message": _clean(error.message)[:MESSAGE_SHOWN]}
     if isinstance(error, ChildError):

@@ -7,7 +7,7 @@ and what to kill. A forked process runs one attempt and talks to the worker on a
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import importlib
 import os
 import pickle
 import random
@@ -26,17 +26,26 @@ import orjson
 from pilothouse import errors
 from pilothouse.clock import SystemClock
 from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
+from pilothouse.domain.limits import Unit
+from pilothouse.domain.policies import Proposal, Verdict
+from pilothouse.domain.runaways import RunawayRule
 from pilothouse.engine import executor, wire
 from pilothouse.engine.agent import Agent, make_agent
-from pilothouse.engine.attempt import Attempt, OnSettled, Services
+from pilothouse.engine.attempt import Attempt, OnSettled, Services, Surroundings
 from pilothouse.engine.endings import Ended
 from pilothouse.engine.loops import calm_collector, new_runner
+from pilothouse.engine.processes import die_with_parent, kill_group
+from pilothouse.engine.reader import Past
+from pilothouse.engine.remote_models import RemoteModels
+from pilothouse.engine.remote_switches import RemoteRunaways, RemoteSwitches
+from pilothouse.engine.secrets import ProcessSecrets
 from pilothouse.engine.threads import Threads
+from pilothouse.engine.tools import Toolbox, make_tool
 from pilothouse.store.database import Row
-from pilothouse.telemetry.events import Emitter, Event, StepExecuted
+from pilothouse.telemetry.event import Event
+from pilothouse.telemetry.events import Emitter
 
 MAX_MESSAGE = 1 << 20
-PR_SET_PDEATHSIG = 1
 ERROR_SHOWN = 8_192
 
 
@@ -114,30 +123,16 @@ class ForkServer:
         """The process and all that it has forked, as far as they stay in its group."""
         for process_id, its_number in self._numbers.items():
             if its_number == number:
-                _kill_group(process_id)
+                kill_group(process_id)
 
     def _reap(self) -> None:
         while self._numbers:
             process_id, status = os.waitpid(-1, os.WNOHANG)
             if process_id == 0:
                 return
-            _kill_group(process_id)
+            kill_group(process_id)
             number = self._numbers.pop(process_id)
             self._control.send(orjson.dumps({"exited": number, "code": os.waitstatus_to_exitcode(status)}))
-
-
-def _kill_group(process_id: int) -> None:
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(process_id, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def die_with_parent() -> None:
-    """Where the kernel offers it, a process does not outlive the one that forked it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:
@@ -145,9 +140,15 @@ def main() -> None:
     setup = pickle.loads(control.recv(MAX_MESSAGE))  # noqa: S301 - from the worker, which has made this process
     sys.path[:] = setup["path"]
     agents, failed = {}, {}
+    for module in setup["preload"]:
+        importlib.import_module(module)
+    toolbox = Toolbox()
+    for tool in setup["tools"]:
+        toolbox.add(make_tool(*pickle.loads(tool)))  # noqa: S301 - as above
     for name, agent in setup["agents"].items():
         try:
-            agents[name] = make_agent(name, *pickle.loads(agent))  # noqa: S301 - as above
+            handler, options = pickle.loads(agent)  # noqa: S301 - as above
+            agents[name] = make_agent(name, handler, options, toolbox)
         except BaseException as error:  # noqa: BLE001 - whatever the user's module raises is told to the worker
             failed[name] = "".join(traceback.format_exception(error))[-ERROR_SHOWN:]
     new_runner()  # imports what every forked process would import for itself
@@ -171,9 +172,10 @@ async def live(connection: socket.socket, agent: Agent) -> None:
         writer=link,
         threads=Threads("pilothouse-agent"),
         clock=SystemClock(),
-        emitter=Emitter([link.see]),
+        emitter=Emitter([link.see], wants_content=start["wants_content"]),
         attempt_timeout_seconds=start["timeout_seconds"],
         isolation=None,
+        around=_around(link, start),
     )
     attempt = await executor.load(wire.claim_from(start["claim"]), agent, services)
     listening = asyncio.get_running_loop().create_task(_listen(reader, link, attempt))
@@ -183,6 +185,33 @@ async def live(connection: socket.socket, agent: Agent) -> None:
     link.tell_end(executor.settle(attempt, ended), ended.delay_seconds)
     await writer.drain()
     listening.cancel()
+
+
+def _around(link: Link, start: wire.Frame) -> Surroundings:
+    runaways = None if start["runaway_rule"] is None else RemoteRunaways(link.ask, RunawayRule(**start["runaway_rule"]))
+    return Surroundings(
+        RemoteModels(link.ask),
+        ProcessSecrets(),
+        trace_share=start["trace_share"],
+        run_limits=ToldLimits(*start["calls"] or (None, 0)),
+        policies=link,
+        switches=RemoteSwitches(link.ask),
+        runaways=runaways,
+    )
+
+
+class ToldLimits:
+    """The limit on calls of tools as it stood when the attempt began; how long it works is the worker's to see."""
+
+    def __init__(self, calls: int | None, epoch: int) -> None:
+        self._calls = calls
+        self._epoch = epoch
+
+    async def look(self, *, anew: bool = False) -> None:
+        """Nothing new is told: a run that was granted more goes on in another attempt."""
+
+    def of(self, _run_id: str, _agent: str, unit: Unit) -> tuple[int | None, int]:
+        return (self._calls if unit == Unit.CALLS else None), self._epoch
 
 
 async def _listen(reader: asyncio.StreamReader, link: Link, attempt: Attempt) -> None:
@@ -213,8 +242,8 @@ class Link:
             future.set_exception(_error_from(**frame["error"]))
 
     def see(self, event: Event) -> None:
-        if isinstance(event, StepExecuted):
-            wire.send(self._writer, "step", step=event.step, duration_us=event.duration_us)
+        if event.name in wire.TOLD:
+            wire.send(self._writer, "event", name=event.name, fields=wire.event_fields(event))
 
     def tell_end(self, settlement: Settlement, delay_seconds: float | None) -> None:
         wire.send(
@@ -232,19 +261,31 @@ class Link:
             steps_replayed=settlement.steps_replayed,
         )
 
-    async def journal(self, _claim: ClaimedRun) -> tuple[list[Row], int]:
-        return self._start["checkpoints"], self._start["lines"]
+    async def journal(self, _claim: ClaimedRun) -> Past:
+        return Past(self._start["checkpoints"], self._start["lines"])
 
     async def signal(self, _run_id: str, name: str) -> Row | None:
-        row: Row | None = await self._ask("signal", name=name)
+        row: Row | None = await self.ask("signal", name=name)
         return row
 
+    async def memory(self, _run_id: str, name: str) -> Row | None:
+        row: Row | None = await self.ask("memory", name=name)
+        return row
+
+    async def approval(self, _run_id: str, approval_id: str) -> Row | None:
+        row: Row | None = await self.ask("approval", id_asked=approval_id)
+        return row
+
+    async def verdict(self, proposal: Proposal, confidence: float | None, run_id: str | None = None) -> Verdict:
+        said = await self.ask("verdict", proposal=wire.proposal_fields(proposal), confidence=confidence)
+        return wire.verdict_from(said)
+
     async def children(self, ids: Sequence[str]) -> list[Row]:
-        rows: list[Row] = await self._ask("children", ids=list(ids))
+        rows: list[Row] = await self.ask("children", ids=list(ids))
         return rows
 
     async def checkpoint(self, checkpoint: Checkpoint) -> None:
-        await self._ask("checkpoint", **wire.checkpoint_fields(checkpoint))
+        await self.ask("checkpoint", **wire.checkpoint_fields(checkpoint))
 
     def settle(self, _settlement: Settlement, _on_settled: OnSettled) -> None:
         raise AssertionError("the worker settles")
@@ -255,7 +296,7 @@ class Link:
     def progress(self, _key: AttemptKey, done: int, total: int | None) -> None:
         wire.send(self._writer, "progress", done=done, total=total)
 
-    async def _ask(self, kind: str, **fields: Any) -> Any:
+    async def ask(self, kind: str, **fields: Any) -> Any:
         self._asked += 1
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[self._asked] = future
@@ -263,7 +304,9 @@ class Link:
         return await future
 
 
-def _error_from(type: str, message: str) -> Exception:
+def _error_from(type: str, message: str, reached: wire.Frame | None = None) -> Exception:
+    if reached is not None:
+        return errors.LimitReached(message, errors.ReachedLimit(**reached))
     kind = getattr(errors, type, errors.StoreError)
     error: Exception = kind(message)
     return error

@@ -11,8 +11,9 @@ import pickle
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import Any, get_args
 
 import orjson
@@ -20,14 +21,32 @@ import orjson
 from pilothouse import payloads
 from pilothouse.config import isolated_environment
 from pilothouse.control.attempts import LogLine
+from pilothouse.control.calls import ModelCall
+from pilothouse.domain.limits import Unit
 from pilothouse.domain.runs import Ending
-from pilothouse.engine import wire
+from pilothouse.engine import remote_models, wire
 from pilothouse.engine.agent import Agent
-from pilothouse.engine.attempt import Attempt, Parked
+from pilothouse.engine.approvals import judge
+from pilothouse.engine.attempt import ASKED_KIND, Attempt, Parked
 from pilothouse.engine.endings import Ended
 from pilothouse.engine.failures import DescribedError
-from pilothouse.errors import ConfigError, IsolationError, LeaseLost, Refused, StoreError
-from pilothouse.telemetry.events import StepExecuted
+from pilothouse.engine.models import calls_in
+from pilothouse.engine.reader import Past
+from pilothouse.engine.remote_switches import tell_rule, tell_switches, tell_velocity
+from pilothouse.engine.runaways import note_tokens
+from pilothouse.engine.switches import EffectGate
+from pilothouse.errors import (
+    ConfigError,
+    FatalError,
+    IsolationError,
+    LeaseLost,
+    LimitReached,
+    ModelError,
+    Refused,
+    StoreError,
+    Withheld,
+)
+from pilothouse.telemetry import tracing
 
 STOP_SECONDS = 2.0
 """How long a handler that is stopped may take to clean up before its process is killed."""
@@ -46,7 +65,8 @@ Secrets = tuple[str, ...]
 class Isolation:
     """The fork servers of one worker: one for all the isolated agents that see the same secrets."""
 
-    def __init__(self, agents: Mapping[str, Agent]) -> None:
+    def __init__(self, agents: Mapping[str, Agent], preload: Sequence[str] = ()) -> None:
+        self._preload = tuple(preload)
         self._groups: dict[Secrets, list[Agent]] = {}
         for agent in agents.values():
             if agent.options.isolation == "process":
@@ -99,7 +119,7 @@ class Isolation:
         """A server, maybe in the place of one that is gone."""
         if gone is not None and not gone.cancelled() and gone.exception() is None:
             await asyncio.to_thread(gone.result().wait)
-        return await start_server(self._groups[secrets], secrets)
+        return await start_server(self._groups[secrets], secrets, self._preload)
 
 
 def _is_serving(starting: asyncio.Task[ForkServerHandle]) -> bool:
@@ -134,6 +154,7 @@ class Conversation:
         self._reader = reader
         self._writer = writer
         self._asked: set[asyncio.Task[None]] = set()
+        self._model_calls: dict[str, tuple[ModelCall, ...]] = {}
 
     async def hold(self) -> Ended | None:
         """How the process says that the attempt ended; None where it does not say."""
@@ -162,20 +183,39 @@ class Conversation:
     async def _start(self) -> None:
         attempt = self._attempt
         is_first = attempt.claim.attempt == 1
-        checkpoints, lines = ([], 0) if is_first else await attempt.services.reader.journal(attempt.claim)
+        past = Past([], 0) if is_first else await attempt.services.reader.journal(attempt.claim)
+        attempt.has_asked = any(row["kind"] == ASKED_KIND for row in past.checkpoints)
+        limits = attempt.services.around.run_limits
+        if limits is not None:
+            await limits.look(anew=not is_first)
+        calls = None if limits is None else limits.of(attempt.claim.run_id, attempt.claim.agent, Unit.CALLS)
         wire.send(
             self._writer,
             "start",
             claim=tuple(attempt.claim),
-            checkpoints=checkpoints,
-            lines=lines,
+            checkpoints=past.checkpoints,
+            lines=past.lines,
             timeout_seconds=attempt.services.attempt_timeout_seconds,
+            runaway_rule=tell_rule(attempt),
+            calls=calls,
+            trace_share=attempt.services.around.trace_share,
+            wants_content=attempt.services.emitter.wants_content,
         )
 
     def _hear(self, frame: wire.Frame) -> None:
         attempt, claim = self._attempt, self._attempt.claim
         match frame["kind"]:
-            case "checkpoint" | "signal" | "children":
+            case (
+                "checkpoint"
+                | "signal"
+                | "children"
+                | "memory"
+                | "model"
+                | "approval"
+                | "verdict"
+                | "switches"
+                | "velocity"
+            ):
                 task = asyncio.ensure_future(self._carry_out(frame))
                 self._asked.add(task)
                 task.add_done_callback(self._asked.discard)
@@ -184,17 +224,17 @@ class Conversation:
                 attempt.services.writer.log(LogLine(claim.run_id, claim.attempt, *line))
             case "progress":
                 attempt.services.writer.progress(claim.key, frame["done"], frame["total"])
-            case "step":
-                event = StepExecuted(claim.run_id, claim.attempt, frame["step"], frame["duration_us"])
-                attempt.services.emitter.emit(event)
+            case "event":
+                attempt.services.emitter.emit(wire.event_from(frame, claim))
             case kind:
                 raise wire.BrokenFrame(f"a frame of kind {kind[:50]!r}")
 
     async def _carry_out(self, frame: wire.Frame) -> None:
         try:
             value = await self._do(frame)
-        except (LeaseLost, Refused, StoreError, KeyError, TypeError, ValueError) as error:
-            told = {"type": type(error).__name__, "message": str(error)}
+        except (LeaseLost, LimitReached, Refused, StoreError, KeyError, TypeError, ValueError) as error:
+            reached = asdict(error.reached) if isinstance(error, LimitReached) else None
+            told = {"type": type(error).__name__, "message": str(error), "reached": reached}
             wire.send(self._writer, "answer", id=frame["id"], error=told)
         else:
             wire.send(self._writer, "answer", id=frame["id"], value=value)
@@ -203,13 +243,56 @@ class Conversation:
         services, claim = self._attempt.services, self._attempt.claim
         match frame["kind"]:
             case "checkpoint":
-                await services.writer.checkpoint(wire.checkpoint_from(frame, claim))
+                models = self._model_calls.pop(frame["checkpoint"]["key"], ())
+                checkpoint = wire.checkpoint_from(frame, claim, models, services.around.channels)
+                self._attempt.has_asked |= bool(checkpoint.asks)
+                await services.writer.checkpoint(checkpoint)
                 return None
+            case "memory":
+                return await services.reader.memory(claim.run_id, frame["name"])
+            case "model":
+                return await self._ask_model(frame)
+            case "switches" | "velocity":
+                attempt = self._attempt
+                return await (tell_switches(attempt) if frame["kind"] == "switches" else tell_velocity(attempt))
             case "signal":
                 return await services.reader.signal(claim.run_id, frame["name"])
+            case "approval":
+                return await services.reader.approval(claim.run_id, frame["id_asked"])
+            case "verdict":
+                return await self._judge(frame)
             case _:
                 rows = await services.reader.children(frame["ids"])
                 return [row for row in rows if row["parent_id"] == claim.run_id]
+
+    async def _judge(self, frame: wire.Frame) -> object:
+        """The worker's policies speak of what the process is about to do, in the name of its own run."""
+        proposal = wire.proposal_from(frame["proposal"], self._attempt.claim)
+        return wire.verdict_fields(await judge(self._attempt, proposal, frame["confidence"]))
+
+    async def _ask_model(self, frame: wire.Frame) -> object:
+        """Asks for the process, which has no keys; what it cost is written with the step, whatever the process says."""
+        claim, models = self._attempt.claim, self._attempt.services.around.models
+        tracing.enter(claim, self._attempt.services.around.trace_share)
+        if models is None:
+            return remote_models.NO_MODELS
+        prompt = remote_models.prompt_from(frame["prompt"], claim)
+        try:
+            answer = await models.answer(replace(prompt, may_go_out=EffectGate(self._attempt).open))
+        except Withheld as error:
+            return {"withheld": str(error)}
+        except LimitReached as error:  # asked again once there is room, so that what was refused is no record yet
+            return remote_models.describe_failure(error)
+        except (ModelError, FatalError, ConfigError) as error:
+            self._note_calls(prompt.asker.step, calls_in(error))
+            return remote_models.describe_failure(error)
+        self._note_calls(prompt.asker.step, answer.calls)
+        return remote_models.describe_answer(answer)
+
+    def _note_calls(self, step: str, calls: Sequence[ModelCall]) -> None:
+        self._model_calls[step] = (*self._model_calls.get(step, ()), *calls)
+        for call in calls:
+            note_tokens(self._attempt, call)
 
     def _ended(self, frame: wire.Frame) -> Ended:
         """The worker decides where the run goes from here; the process says only how its handler ended."""
@@ -217,7 +300,7 @@ class Conversation:
         if ending not in get_args(Ending):
             raise wire.BrokenFrame(f"the ending {ending!r}")
         if ending == "suspended":
-            attempt.parked = [Parked(wire.waits_from(frame["waits"]), frame["wake_at"])]
+            attempt.parked = [Parked(wire.waits_from(frame["waits"]), frame["wake_at"], frame["reason"])]
         if ending == "lost":
             attempt.stop_reason = "lost"
         attempt.journal.executed, attempt.journal.replayed = frame["steps_executed"], frame["steps_replayed"]
@@ -333,13 +416,18 @@ class ForkServerHandle:
             self.started.set_exception(IsolationError("the process of isolated agents ended while it was started"))
 
 
-async def start_server(agents: Sequence[Agent], secrets: Secrets) -> ForkServerHandle:
-    """A server that has imported the agents, as far as they can be. Raises IsolationError where there is none."""
+async def start_server(agents: Sequence[Agent], secrets: Secrets, preload: Sequence[str]) -> ForkServerHandle:
+    """A server that has imported `preload` and the agents, as far as they can be. Raises IsolationError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = await asyncio.to_thread(_spawn, theirs, isolated_environment(secrets))
     server = ForkServerHandle(process, ours)
-    setup = {"path": sys.path, "agents": {agent.name: pickled(agent) for agent in agents}}
+    setup = {
+        "path": sys.path,
+        "agents": {agent.name: pickled(agent) for agent in agents},
+        "tools": list(_pickled_tools(agents)),
+        "preload": preload,
+    }
     ours.send(pickle.dumps(setup))
     try:
         async with asyncio.timeout(START_SECONDS):
@@ -362,6 +450,14 @@ def _spawn(control: socket.socket, environment: dict[str, str]) -> subprocess.Po
         pass_fds=[control.fileno()],
         start_new_session=True,  # Ctrl-C is for the worker, which lets its attempts finish
     )
+
+
+def _pickled_tools(agents: Sequence[Agent]) -> Iterator[bytes]:
+    """The tools that can be found by their functions' names; the others are there only for those who hold them."""
+    tools = {tool.name: tool for agent in agents for tool in agent.toolbox}
+    for tool in tools.values():
+        with suppress(pickle.PicklingError, AttributeError, TypeError):
+            yield pickle.dumps((tool.function, tool.name, tool.options))
 
 
 def pickled(agent: Agent) -> bytes:

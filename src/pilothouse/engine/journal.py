@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic_core import to_jsonable_python
 
 from pilothouse import payloads
+from pilothouse.control.halts import HALTED, RUNAWAY_KIND
 from pilothouse.errors import DivergenceError, DuplicateStep
 from pilothouse.store.database import Row
 
@@ -16,6 +18,13 @@ REQUEST_SHOWN = 1024
 """How much of a request is kept to show what was expected, in characters; its hash covers all of it."""
 
 MAX_NAME_LENGTH = 255
+
+HALT_KIND, INTENT_KIND = "halt", "intent"
+
+NAME_PARTS_BESIDE = {INTENT_KIND: 1, "approval": 1, "asked": 2, HALT_KIND: 2, RUNAWAY_KIND: 2}
+"""What is noted beside a step, on the way to its end, has its key and so many more parts: its intent, what people were
+asked before it, why it halted.
+"""
 
 MIGRATED = None
 """The request hash of a result that a migration has made: it answers any request under its key."""
@@ -43,6 +52,8 @@ class Journal:
         self._stored = {row["key"]: row for row in checkpoints}
         self._used: set[str] = set()
         self._to_replay = {key for key, row in self._stored.items() if row["state"] != "retryable"}
+        self._of_kind = Counter(row["kind"] for row in self._stored.values())
+        self._beside = _notes_by_step(self._stored.values())
         self.executed = 0
         self.replayed = 0
 
@@ -85,22 +96,37 @@ class Journal:
 
         Raises DuplicateStep for a name used before, DivergenceError where the checkpoint answers something else.
         """
-        key = self._key(name)
+        return self._open(self._key(name), kind, request)
+
+    def open_beside(self, key: str, kind: str, request: Any) -> tuple[StepRequest, Row | None]:
+        """As `open`, for what is noted beside a step: `key` is the step's own and more."""
+        return self._open(self._claim(key, key), kind, request)
+
+    def _open(self, key: str, kind: str, request: Any) -> tuple[StepRequest, Row | None]:
         text = payloads.encode(to_jsonable_python(request, fallback=_type_name, inf_nan_mode="strings"))
         asked = StepRequest(key, kind, text[:REQUEST_SHOWN], payloads.digest(f"{kind}:{text}"))
         stored = self._stored.get(key)
         if stored is None or stored["state"] == "retryable":
+            self._of_kind[kind] += stored is None
             return asked, None
         self._check(asked, stored)
         self._to_replay.discard(key)
+        self._to_replay.difference_update(self._beside.get(key, ()))
         self.replayed += 1
         return asked, stored
+
+    @staticmethod
+    def key_of(name: str) -> str:
+        """The whole key of what is called `name` here."""
+        path = current_path.get()
+        return f"{path}/{name}" if path else name
 
     def _key(self, name: str) -> str:
         if not name or len(name) > MAX_NAME_LENGTH:
             raise DuplicateStep(name, f"step {name!r}: a step's name has 1 to {MAX_NAME_LENGTH} characters")
-        path = current_path.get()
-        key = f"{path}/{name}" if path else name
+        return self._claim(self.key_of(name), name)
+
+    def _claim(self, key: str, name: str) -> str:
         if key in self._used:
             raise DuplicateStep(
                 key,
@@ -109,6 +135,30 @@ class Journal:
             )
         self._used.add(key)
         return key
+
+    def finished(self, kind: str) -> list[Row]:
+        """The steps of a kind that earlier attempts have finished, in their order; they need not be asked for again."""
+        rows = [row for row in self._stored.values() if row["kind"] == kind and row["state"] == "succeeded"]
+        self._to_replay.difference_update(row["key"] for row in rows)
+        self.replayed += len(rows)
+        return sorted(rows, key=lambda row: (row["started_at"], row["finished_at"]))
+
+    def knows(self, name: str) -> bool:
+        """Whether an earlier attempt has finished the step of this key."""
+        return name in self._stored
+
+    def pass_over(self, key: str) -> None:
+        """The step of this key needs not be asked for again."""
+        self._to_replay.discard(key)
+
+    def failure(self, key: str) -> Row | None:
+        """The failure of a step that may be tried again."""
+        stored = self._stored.get(key)
+        return stored if stored is not None and stored["state"] == "retryable" else None
+
+    def count(self, kind: str) -> int:
+        """How many steps of a kind this run has finished or begun."""
+        return self._of_kind[kind]
 
     @staticmethod
     def _check(asked: StepRequest, stored: Row) -> None:
@@ -124,9 +174,23 @@ class Journal:
         )
 
 
+def _notes_by_step(rows: Iterable[Row]) -> dict[str, list[str]]:
+    """The keys of what is noted beside each step. Whoever answers a step does not ask for them any more."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        parts = NAME_PARTS_BESIDE.get(row["kind"], 0)
+        if parts:
+            notes = found.setdefault(row["key"].rsplit(".", parts)[0], [])
+            notes.append(row["key"])
+            if row["key"].endswith(HALTED):
+                notes.append(row["key"].rsplit(".", 1)[0])  # the signal that let it go on
+    return found
+
+
 def _migrated(key: str, value: Any, version: int) -> Row:
     return {
         "key": key,
+        "kind": "migrated",
         "state": "succeeded",
         "result": payloads.encode(value),
         "request_hash": MIGRATED,

@@ -30,12 +30,14 @@ class LeaseKeeper:
         *,
         on_lost: Callable[[], None],
         on_draining: Callable[[], None],
+        on_renewed: Callable[[], None] = lambda: None,
     ) -> None:
         self._db = db
         self._worker_id = worker_id
         self._terms = terms
         self._on_lost = on_lost
         self._on_draining = on_draining
+        self._on_renewed = on_renewed
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pilothouse-lease", daemon=True)
 
@@ -65,4 +67,5 @@ class LeaseKeeper:
             return False
         if state == "draining":
             self._on_draining()
+        self._on_renewed()
         return True

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pilothouse.control import attempts, runs
 from pilothouse.control.attempts import AttemptKey, Checkpoint, ClaimedRun, LogLine, Settlement
 from pilothouse.control.concurrency import AgentVersion
+from pilothouse.control.outcomes import Found, find_written
+from pilothouse.domain.calendars import Calendar
 from pilothouse.domain.lanes import Demand, Lane
 from pilothouse.domain.runs import RunState
 from pilothouse.engine.attempt import OnSettled
@@ -77,7 +79,7 @@ class _Load:
         singles += [_Load(logs=[line]) for line in self.logs]
         return singles + [_Load(progress={key: value}) for key, value in self.progress.items()]
 
-    def without(self, found: attempts.Found) -> _Load:
+    def without(self, found: Found) -> _Load:
         """What is left of it when that was found. Its lines are left where nothing that went with them was found."""
         took_place = found.stored or found.ended or not (self.checkpoints or self.settlements)
         return _Load(
@@ -90,7 +92,7 @@ class _Load:
     @property
     def makes_runs_due(self) -> bool:
         """Whether other workers may find something to claim after this: a child, a woken parent, a run queued again."""
-        return any(item.children for item, _ in self.checkpoints) or any(
+        return any(item.children or item.asks for item, _ in self.checkpoints) or any(
             item.parent_id or item.waits or item.next.state == RunState.QUEUED for item, _ in self.settlements
         )
 
@@ -111,7 +113,7 @@ class _Written:
 @dataclass(frozen=True, slots=True)
 class Owner:
     """The worker behind a pump. `claim_limit` bounds the runs of one claim per kind of slot, `demand` says what it can
-    take now, `holds` whether it knows of an attempt as its own.
+    take now, `holds` whether it knows of an attempt as its own, `calendar` when days begin.
 
     `on_claimed` takes the slots of claimed runs, `start` begins their attempts; the others tell it what happened.
     """
@@ -119,6 +121,7 @@ class Owner:
     worker_id: str
     agents: Sequence[AgentVersion]
     claim_limit: int
+    calendar: Calendar
     demand: Callable[[], Demand]
     holds: Callable[[AttemptKey], bool]
     on_claimed: Callable[[list[ClaimedRun]], None]
@@ -315,13 +318,13 @@ class Pump:
             if not self._claiming:
                 self._has_claimed.set()
 
-    async def _look_for(self, load: _Load) -> attempts.Found:
+    async def _look_for(self, load: _Load) -> Found:
         """What is there of a load, once every claim that was under way is answered or unheard of as well."""
         checkpoints, settlements = [item for item, _ in load.checkpoints], [item for item, _ in load.settlements]
 
-        def find(tx: Transaction) -> attempts.Found:
+        def find(tx: Transaction) -> Found:
             attempts.fence_worker(tx, self._owner.worker_id)
-            return attempts.find_written(tx, self._owner.worker_id, checkpoints, settlements)
+            return find_written(tx, self._owner.worker_id, checkpoints, settlements)
 
         self._looking += 1
         self._has_looked.clear()
@@ -334,7 +337,7 @@ class Pump:
             if not self._looking:
                 self._has_looked.set()
 
-    async def _complete(self, load: _Load, found: attempts.Found, unheard: list[ClaimedRun]) -> _Written:
+    async def _complete(self, load: _Load, found: Found, unheard: list[ClaimedRun]) -> _Written:
         """The answers of a load of which something was found. The rest was refused, and is refused again; or what was
         found is another cycle's claim, and the rest is written now.
         """
@@ -355,7 +358,7 @@ class Pump:
     def _work(self, tx: Transaction, load: _Load, demand: Demand | None) -> _Written:
         owner = self._owner
         attempts.fence_worker(tx, owner.worker_id)
-        checkpoints = attempts.write_checkpoints(tx, [item for item, _ in load.checkpoints]) if load.checkpoints else []
+        checkpoints = self._write_checkpoints(tx, load) if load.checkpoints else []
         settlements = [item for item, _ in load.settlements]
         attempts.lock_families(tx, settlements, [run_id for run_id, _ in load.progress])
         attempts.write_logs(tx, load.logs)
@@ -363,6 +366,9 @@ class Pump:
         settled = attempts.settle_attempts(tx, settlements, principal=f"worker:{owner.worker_id}")
         claimed = attempts.claim_runs(tx, owner.worker_id, demand, owner.agents) if demand is not None else []
         return _Written(checkpoints, [s.key in settled for s in settlements], claimed)
+
+    def _write_checkpoints(self, tx: Transaction, load: _Load) -> list[Exception | None]:
+        return attempts.write_checkpoints(tx, [item for item, _ in load.checkpoints], self._owner.calendar)
 
     def _answer(self, load: _Load, written: _Written) -> None:
         for (_, stored), refusal in zip(load.checkpoints, written.checkpoints, strict=True):

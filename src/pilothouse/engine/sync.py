@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from datetime import datetime
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from pilothouse.domain.retries import RetryPolicy
+from pilothouse.engine.approvals import ApprovalArguments, Approved
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.context import ONCE, Child, Context
+from pilothouse.engine.models import ModelOptions
+from pilothouse.engine.tools import Tool
 from pilothouse.errors import Stopped, Suspend
 
 T = TypeVar("T")
@@ -32,6 +35,10 @@ class SyncContext:
     @property
     def run_id(self) -> str:
         return self._context.run_id
+
+    @property
+    def input(self) -> Any:
+        return self._context.input
 
     @property
     def attempt(self) -> int:
@@ -89,6 +96,38 @@ class SyncContext:
         return self._wait(
             self._context.step(name, function, *args, retry=retry, timeout_seconds=timeout_seconds, **kwargs)
         )
+
+    @overload
+    def llm(self, name: str, prompt: str | None = ..., /, **options: Unpack[ModelOptions]) -> str: ...
+
+    @overload
+    def llm(self, name: str, prompt: str | None = ..., /, *, output: type[T], **options: Unpack[ModelOptions]) -> T: ...
+
+    def llm(
+        self, name: str, prompt: str | None = None, /, *, output: Any = str, **options: Unpack[ModelOptions]
+    ) -> Any:
+        return self._wait(self._context.llm(name, prompt, output=output, **options))
+
+    def llm_stream(self, name: str, prompt: str | None = None, /, **options: Unpack[ModelOptions]) -> Iterator[str]:
+        pieces = self._context.llm_stream(name, prompt, **options)
+
+        async def next_piece() -> str | None:
+            return await anext(pieces, None)
+
+        while (piece := self._wait(next_piece())) is not None:
+            yield piece
+
+    def tool(self, tool: Callable[..., Any] | Tool | str, /, *, step_name: str | None = None, **arguments: Any) -> Any:
+        return self._wait(self._context.tool(tool, step_name=step_name, **arguments))
+
+    def approve(self, name: str, /, **options: Unpack[ApprovalArguments]) -> Approved:
+        return self._wait(self._context.approve(name, **options))
+
+    def recall(self, name: str) -> Any:
+        return self._wait(self._context.recall(name))
+
+    def remember(self, name: str, value: Any) -> None:
+        self._wait(self._context.remember(name, value))
 
     def sleep(
         self, name: str, *, seconds: float = 0.0, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0

@@ -21,6 +21,7 @@ from pilothouse.engine.agent import Agent, AgentOptions, make_agent
 from pilothouse.engine.context import Context
 from pilothouse.errors import ConfigError, FatalError, NotFound, RunError
 from pilothouse.store.database import Database
+from pilothouse.telemetry import tracing
 
 if TYPE_CHECKING:
     import httpx2
@@ -52,6 +53,7 @@ def make_delivery_agent(db: Database, secret: str) -> Agent:
             "webhook-id": ctx.run_id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign(secret, ctx.run_id, timestamp, body),
+            **tracing.headers_of_run(ended["id"], ended["trace_id"]),
         }
         return {"answered": await _post(url, body, headers)}
 

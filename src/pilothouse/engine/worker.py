@@ -14,19 +14,22 @@ from typing import ParamSpec
 
 from pilothouse import __version__, payloads
 from pilothouse.clock import new_id
-from pilothouse.control import workers
+from pilothouse.control import switchboard, workers
 from pilothouse.control.attempts import AttemptKey, ClaimedRun, encode_versions
 from pilothouse.control.runs import WAKE_CANCEL, WAKE_RUNS
+from pilothouse.control.switchboard import Switches
 from pilothouse.control.workers import WorkerCard
+from pilothouse.domain.calendars import UTC_CALENDAR, Calendar
 from pilothouse.domain.lanes import LANE_ORDER, Demand, Lane, Slots
 from pilothouse.engine import executor
 from pilothouse.engine.agent import Agent
-from pilothouse.engine.attempt import Attempt, Services, StopReason
+from pilothouse.engine.attempt import NOTHING_AROUND, Attempt, Services, StopReason, Surroundings
 from pilothouse.engine.isolation import Isolation, check_isolated
 from pilothouse.engine.lease import LeaseKeeper, LeaseTerms
 from pilothouse.engine.pump import Owner, Pump
 from pilothouse.engine.reader import DatabaseReader
 from pilothouse.engine.strays import Strays
+from pilothouse.engine.switches import SwitchWatch, give_back
 from pilothouse.engine.threads import Threads
 from pilothouse.errors import StoreError, StoreUnavailable
 from pilothouse.store.database import Database
@@ -61,7 +64,7 @@ CLOSE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How a worker behaves. `is_enabled` False: it keeps its lease and claims nothing."""
+    """How a worker behaves. `is_enabled` False: it keeps its lease and claims nothing. `calendar`: when days begin."""
 
     app: str
     slots: Slots
@@ -70,13 +73,23 @@ class WorkerOptions:
     drain_seconds: float
     attempt_timeout_seconds: float
     is_enabled: bool = True
+    calendar: Calendar = UTC_CALENDAR
 
 
 class Worker:
     """One lease's worth of a worker. After a lost lease a new one takes its place, under a new id."""
 
-    def __init__(self, db: Database, agents: Mapping[str, Agent], options: WorkerOptions, emitter: Emitter) -> None:
+    def __init__(
+        self,
+        db: Database,
+        agents: Mapping[str, Agent],
+        options: WorkerOptions,
+        emitter: Emitter,
+        around: Surroundings = NOTHING_AROUND,
+    ) -> None:
         check_isolated(agents)
+        self._around = around
+        self._switches = around.switches if isinstance(around.switches, Switches) else None
         self.id = new_id()
         self._db = db
         self._agents = agents
@@ -84,7 +97,7 @@ class Worker:
         self._emitter = emitter
         self._versions = [agents[name].version for name in sorted(agents)]
         self._threads = Threads("pilothouse-agent")
-        self._isolation = Isolation(agents)
+        self._isolation = Isolation(agents, around.preload)
         self._running: dict[AttemptKey, Attempt | None] = {}
         self._held: set[AttemptKey] = set()
         self._holds_nothing = asyncio.Event()
@@ -110,6 +123,7 @@ class Worker:
             emitter=self._emitter,
             attempt_timeout_seconds=self._options.attempt_timeout_seconds,
             isolation=self._isolation,
+            around=self._around,
         )
         self._strays = Strays(self._db, self.id, self._pump, lambda key: key in self._held)
         self._hooks = executor.Hooks(on_loaded=self._track, on_called=self._free_slot, on_done=self._forget)
@@ -119,14 +133,18 @@ class Worker:
             self._options.terms,
             on_lost=self._on_loop(self._lose_lease),
             on_draining=self._on_loop(self._start_draining),
+            on_renewed=self._on_loop(self._look_at_switches),
         )
         keeper.start()
         unlisten = self._db.listen(self._on_loop(self._hint))
+        watching = self._watch_switches()
         try:
             await self._work(stop)
             await self._drain()
         finally:
             unlisten()
+            if watching is not None:
+                watching.cancel()
             keeper.stop()
             await self._isolation.close()
         await self._say_goodbye()
@@ -154,6 +172,7 @@ class Worker:
             version=__version__,
             agents=self._versions,
             slots=slots | {"shared": self._options.slots.shared},
+            is_enabled=self._options.is_enabled,
         )
         lease_us = self._options.terms.lease_us
         await self._db.transaction(lambda tx: workers.register(tx, card, cards, lease_us=lease_us))
@@ -164,6 +183,7 @@ class Worker:
             worker_id=self.id,
             agents=self._versions,
             claim_limit=max(LEAST_CLAIM, self._options.slots.total // CLAIMS_PER_ROUND),
+            calendar=self._options.calendar,
             demand=self._demand,
             holds=lambda key: key in self._held,
             on_claimed=self._reserve_slots,
@@ -204,6 +224,8 @@ class Worker:
         """Acts on the hints so far; how long to wait for the next ones, in seconds."""
         hinted, self._hinted = self._hinted, set()
         try:
+            if self._around.run_limits is not None:
+                await self._around.run_limits.look()
             await self._give_up_strays()
             if self._running and self._should_look_for_cancels(hinted):
                 await self._cancel_asked()
@@ -249,8 +271,13 @@ class Worker:
         return min(self._options.poll_seconds, (due_at - now) / 1_000_000)
 
     async def _next_due(self) -> tuple[int | None, int]:
-        lanes, agents = payloads.encode(list(LANE_ORDER)), encode_versions(self._versions)
-        row = await self._db.read(lambda tx: tx.fetch_one("next_due", lanes=lanes, agents=agents))
+        tripped = {} if self._switches is None else self._switches.tripped
+        allowed = switchboard.claimable(tripped, self._demand(), self._versions)
+        lanes = payloads.encode([lane for lane in LANE_ORDER if lane in allowed.demand.reserved])
+        agents, held_tenants = encode_versions(allowed.agents), payloads.encode(list(allowed.held_tenants))
+        row = await self._db.read(
+            lambda tx: tx.fetch_one("next_due", lanes=lanes, agents=agents, held_tenants=held_tenants)
+        )
         self._pump.note_answer()
         assert row is not None
         return row["due_at"], row["now"]
@@ -267,15 +294,17 @@ class Worker:
 
     def _start_attempts(self, claimed: list[ClaimedRun]) -> None:
         for claim in claimed:
-            waited_ms = (claim.claimed_at - claim.created_at) / 1000
-            self._emitter.emit(RunClaimed(claim.run_id, claim.attempt, claim.agent, claim.lane, self.id, waited_ms))
-            loading = executor.start(claim, self._agents[claim.agent], self._services, self._hooks)
+            agent = self._agents[claim.agent]
+            self._emitter.emit(_claimed(claim, agent.version.fingerprint, self.id))
+            loading = executor.start(claim, agent, self._services, self._hooks)
             if loading is not None:
                 self._loading.add(loading)
                 loading.add_done_callback(self._loading.discard)
 
     def _track(self, attempt: Attempt) -> None:
         self._running[attempt.claim.key] = attempt
+        if self._switches is not None:
+            give_back(attempt, self._switches)
         if self._is_lost:
             attempt.stop("lost")
         elif self._is_draining:
@@ -302,6 +331,31 @@ class Worker:
         attempt = self._running.get(key)
         if attempt is not None:
             attempt.stop(reason, note)
+
+    def _watch_switches(self) -> asyncio.Task[None] | None:
+        if self._switches is None:
+            return None
+        self._watch = SwitchWatch(self._db, self.id, self._switches, self._emitter)
+        watching = asyncio.get_running_loop().create_task(self._watch.run(self._apply_switches))
+        watching.add_done_callback(self._tell_broken_watch)
+        return watching
+
+    def _look_at_switches(self) -> None:
+        if self._switches is not None:
+            self._watch.hint()
+
+    def _apply_switches(self) -> None:
+        """What is to be aborted is given back at once; everything else meets the switch at its next effect."""
+        assert self._switches is not None
+        for attempt in tuple(self._running.values()):
+            if attempt is not None:
+                give_back(attempt, self._switches)
+
+    def _tell_broken_watch(self, watching: asyncio.Task[None]) -> None:
+        """Effects look for themselves then, but nobody acknowledges a switch."""
+        error = None if watching.cancelled() else watching.exception()
+        if isinstance(error, Exception):
+            self._tell_fault(error)
 
     def _start_draining(self) -> None:
         self._is_draining = True
@@ -368,13 +422,36 @@ class Worker:
             return  # the janitor ends the lease; it holds nothing any more
 
 
+def _claimed(claim: ClaimedRun, version: str, worker_id: str) -> RunClaimed:
+    return RunClaimed(
+        claim.run_id,
+        claim.attempt,
+        claim.agent,
+        claim.lane,
+        worker_id,
+        (claim.claimed_at - claim.created_at) / 1000,
+        claim.tenant,
+        version,
+        claim.root_id,
+        claim.parent_id,
+        claim.traceparent,
+        claim.created_at,
+        claim.claimed_at,
+    )
+
+
 async def keep_working(
-    db: Database, agents: Mapping[str, Agent], options: WorkerOptions, emitter: Emitter, stop: asyncio.Event
+    db: Database,
+    agents: Mapping[str, Agent],
+    options: WorkerOptions,
+    emitter: Emitter,
+    stop: asyncio.Event,
+    around: Surroundings = NOTHING_AROUND,
 ) -> None:
     """One worker after the other, until `stop` is set or an operator drains one."""
     is_done = False
     while not (is_done or stop.is_set()):
-        worker = Worker(db, agents, options, emitter)
+        worker = Worker(db, agents, options, emitter, around)
         try:
             is_done = await worker.run(stop)
         except StoreUnavailable as error:  # nobody knows whether it registered, so the next one has an id of its own

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
@@ -21,22 +17,17 @@ from typing import Any
 from rich.console import Console
 
 from pilothouse.client import Client
-from pilothouse.config import child_environment
-from pilothouse.control import checks, insights, workers
+from pilothouse.control import checks, insights
 from pilothouse.domain.runs import TERMINAL
-from pilothouse.errors import ConfigError, PilothouseError
+from pilothouse.errors import ConfigError
 from pilothouse.examples.demo_view import DemoView, Snapshot
-from pilothouse.store.database import Database, Row, open_database
-from pilothouse.store.migrations import migrate
+from pilothouse.examples.processes import Processes
+from pilothouse.store.database import Row
 
-LEASE_SECONDS = 2.0
-RENEW_SECONDS = 0.4
 LEAST_FILES = 10
 KILL_AT = 0.35
 """The share of the files that is done when a worker is killed."""
-START_SECONDS = 20.0
 RUN_SECONDS = 600.0
-STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.1
 
 
@@ -113,67 +104,27 @@ class Demo:
         self._source = source
         self._files = files
         self._view = view
-        self._port = _free_port()
-        self._database_url = f"sqlite:///{folder / 'pilothouse.db'}"
-        self._db: Database = open_database(self._database_url)
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes = Processes(folder, "pilothouse.examples.code_steward:app")
+        self._db = self._processes.db
         self._killed: str | None = None
-        self.url = f"http://127.0.0.1:{self._port}"
+
+    @property
+    def url(self) -> str:
+        return self._processes.url
 
     @contextmanager
     def platform(self) -> Iterator[None]:
         """API and scheduler in one process, two workers beside it."""
-        self._db.start()
-        migrate(self._db)
+        processes = self._processes
+        processes.open()
         try:
-            self._start("api", "api", "--scheduler", "--port", str(self._port))
+            processes.start("api", "api", "--scheduler", "--port", str(processes.port))
             for name in ("worker-1", "worker-2"):
-                self._start(name, "worker", "--lanes", "critical=1,normal=1,low=3", "--shared", "1")
-            self._until_ready()
+                processes.start(name, "worker", "--lanes", "critical=1,normal=1,low=3", "--shared", "1")
+            processes.until_workers(2)
             yield
         finally:
-            self.stop()
-            self._db.close()
-
-    def _start(self, name: str, *arguments: str) -> None:
-        environment = child_environment(
-            DATABASE_URL=self._database_url,
-            PILOTHOUSE_APP="pilothouse.examples.code_steward:app",
-            PILOTHOUSE_LEASE_SECONDS=str(LEASE_SECONDS),
-            AGENT_HEARTBEAT_INTERVAL=str(RENEW_SECONDS),
-            PILOTHOUSE_CHORE_INTERVAL_MS="250",
-            LOG_LEVEL="debug",
-            LOG_FORMAT="json",
-            LOG_DESTINATION=f"file:{self._folder / name}.log",
-        )
-        with (self._folder / f"{name}.out").open("wb") as output:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "pilothouse", *arguments],
-                cwd=self._folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def _until_ready(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while len(self._live_workers()) < 2:
-            self._raise_if_ended()
-            if time.monotonic() > deadline:
-                raise PilothouseError(f"the workers did not start within {START_SECONDS:.0f} s; see {self._folder}")
-            time.sleep(LOOK_SECONDS)
-
-    def _raise_if_ended(self) -> None:
-        for name, process in self._processes.items():
-            if process.poll() is not None and name != self._killed:
-                said = (self._folder / f"{name}.out").read_text(errors="replace").strip()
-                raise PilothouseError(f"{name} ended with code {process.returncode}: {said[-500:]}")
-
-    def _live_workers(self) -> list[Row]:
-        rows = asyncio.run(workers.list_workers(self._db))
-        return [row for row in rows if row["state"] in ("running", "draining")]
+            processes.close()
 
     def run(self) -> str:
         """Submits the steward and follows it to its end, killing one worker on the way; its last state."""
@@ -186,7 +137,7 @@ class Demo:
                 self._view.show(snapshot)
                 if self._killed is None and snapshot.done >= KILL_AT * self._view.total:
                     self._kill_a_worker()
-                self._raise_if_ended()
+                self._processes.raise_if_ended()
                 time.sleep(LOOK_SECONDS)
         self._view.show(self._snapshot())
         return str(run["state"])
@@ -199,10 +150,10 @@ class Demo:
         queue = asyncio.run(insights.queue_insights(self._db))
         audits = next((insight for insight in queue if insight.agent == "audit_file"), None)
         lost = sum(insight.attempts.get("lost", 0) for insight in queue)
-        held = {row["pid"]: int(row["running"]) for row in self._live_workers()}
+        held = {row["pid"]: int(row["running"]) for row in self._processes.live_workers()}
         return Snapshot(
             runs=audits.runs if audits else {},
-            held={name: held.get(process.pid) for name, process in self._processes.items() if name != "api"},
+            held={name: held.get(process.pid) for name, process in self._processes.running.items() if name != "api"},
             lost=lost,
             recovered=self._recovery()["recovered"] if lost else 0,
         )
@@ -214,31 +165,19 @@ class Demo:
 
     def _kill_a_worker(self) -> None:
         """SIGKILL to a worker that holds attempts at this moment."""
-        pids = {process.pid: name for name, process in self._processes.items()}
-        for row in self._live_workers():
+        pids = {process.pid: name for name, process in self._processes.running.items()}
+        for row in self._processes.live_workers():
             if row["running"] and row["pid"] in pids:
                 self._killed = pids[row["pid"]]
-                os.kill(row["pid"], signal.SIGKILL)
+                self._processes.kill(self._killed)
                 self._view.tell_killed(self._killed, int(row["running"]))
                 return
 
     def check(self) -> list[checks.Verdict]:
-        return asyncio.run(checks.check(self._db, grace_us=int(LEASE_SECONDS * 2_000_000)))
+        return self._processes.check()
 
     def stop(self) -> int:
-        """SIGTERM to what still runs; how many did not exit with 0."""
-        unclean = 0
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
-        for name, process in self._processes.items():
-            try:
-                code = process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                code = process.wait()
-            unclean += code != 0 and name != self._killed
-        return unclean
+        return self._processes.stop()
 
     def figures(self, state: str, elapsed: float, verdicts: list[checks.Verdict], *, unclean_exits: int) -> Figures:
         sizes = self._db.read_blocking(lambda tx: tx.fetch_one("check_sizes")) or {}
@@ -295,12 +234,6 @@ def _executed_twice(executions: list[tuple[tuple[str, str], int]], finished_by: 
         twice += attempt > finished_by.get(step, attempt) or execution in seen
         seen.add(execution)
     return twice
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for_interrupt() -> None:

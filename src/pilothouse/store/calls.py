@@ -155,6 +155,17 @@ class CallQueue:
         self._items: SimpleQueue[Call | Order] = SimpleQueue()
         self._is_closed = True
         self._lock = threading.Lock()
+        self._busy: set[int] = set()  # threads; adding and discarding are atomic
+
+    @property
+    def busy(self) -> int:
+        """How many threads are at work on what they took."""
+        return len(self._busy)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls no thread has taken yet."""
+        return self._items.qsize()
 
     def open(self) -> None:
         self._is_closed = False
@@ -174,10 +185,15 @@ class CallQueue:
 
     def take(self, timeout_seconds: float | None = None) -> Call | Order:
         """The next item; LOOK when none comes in time."""
+        thread = threading.get_ident()
+        self._busy.discard(thread)
         try:
-            return self._items.get(timeout=timeout_seconds)
+            item = self._items.get(timeout=timeout_seconds)
         except Empty:
             return Order.LOOK
+        if not isinstance(item, Order):
+            self._busy.add(thread)
+        return item
 
     def take_waiting(self, limit: int) -> list[Call]:
         """Up to `limit` calls that wait right now; an order ends the list and stays for `take`."""

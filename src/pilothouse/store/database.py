@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources.abc import Traversable
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pilothouse.clock import Clock, SystemClock
@@ -16,6 +16,14 @@ from pilothouse.store.closings import Closing
 T = TypeVar("T")
 C = TypeVar("C", bound=Closing)
 Row: TypeAlias = dict[str, Any]
+
+
+class PoolUse(NamedTuple):
+    """How busy this process keeps its connections: how many it may open, how many are at work, how many calls wait."""
+
+    size: int
+    in_use: int
+    waiting: int
 
 
 class Transaction(Protocol):
@@ -103,6 +111,9 @@ class Database(Protocol):
 
     def listen(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call `callback(topic)` on each hint, from any thread; "*" is any topic. Returns the function that ends it."""
+
+    def pool_use(self) -> PoolUse:
+        """How busy the connections of this process are now."""
 
     def check(self) -> None:
         """Raise StoreUnavailable unless the database answers."""

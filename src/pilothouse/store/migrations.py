@@ -7,16 +7,18 @@ block from `-- only: postgres` to `-- end`.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Literal, NamedTuple, TypeAlias
 
-from pilothouse.errors import SchemaError, StoreReadOnly
+from pilothouse.errors import SchemaError, StoreError, StoreReadOnly, StoreUnavailable
 from pilothouse.store.database import Database, Row, Transaction
 from pilothouse.store.statements import split_script
 
@@ -31,12 +33,14 @@ _PLACEHOLDERS = {
     "sqlite": {
         "id": "TEXT",
         "bigint": "INTEGER",
+        "double": "REAL",
         "bigserial": "INTEGER PRIMARY KEY AUTOINCREMENT",
         "without_rowid": "WITHOUT ROWID",
     },
     "postgres": {
         "id": 'TEXT COLLATE "C"',
         "bigint": "BIGINT",
+        "double": "DOUBLE PRECISION",
         "bigserial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
         "without_rowid": "",
     },
@@ -113,7 +117,10 @@ def ensure_current(db: Database, *, folder: Traversable | None = None) -> None:
     It can while every `pre` migration is applied, and while a newer Pilothouse has only added to the schema.
     """
     migrations = load_migrations(db.dialect, folder)
-    applied = db.administer(_read_applied)
+    _expect_current(db.administer(_read_applied), migrations)
+
+
+def _expect_current(applied: Sequence[Row], migrations: Sequence[Migration]) -> None:
     _check_applied(applied, migrations)
     done = {row["version"] for row in applied}
     waiting = [each for each in migrations if each.version not in done and each.phase == "pre"]
@@ -122,6 +129,22 @@ def ensure_current(db: Database, *, folder: Traversable | None = None) -> None:
             f"the database's schema is older than this Pilothouse: {len(waiting)} migrations wait, "
             f"the first is {waiting[0].version:04}_{waiting[0].name}; run `pilothouse db migrate`"
         )
+
+
+async def ensure_current_now(db: Database) -> None:
+    """The same on a connection that is open already, for those who ask again and again."""
+    try:
+        applied = await db.read(lambda tx: tx.fetch_all("applied_migrations"))
+    except StoreUnavailable:
+        raise
+    except StoreError:  # there is no such table
+        applied = []
+    _expect_current(applied, await asyncio.to_thread(_own_migrations, db.dialect))
+
+
+@lru_cache
+def _own_migrations(dialect: str) -> tuple[Migration, ...]:
+    return tuple(load_migrations(dialect))
 
 
 def newest_version(db: Database) -> int:

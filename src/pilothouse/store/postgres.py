@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pilothouse.clock import Clock, SystemClock
 from pilothouse.errors import ConfigError, StoreUnavailable
 from pilothouse.store.calls import Answer, AwaitedCall, BlockingCall, Call, CallQueue, Hints, Order, answer_all
-from pilothouse.store.database import T, Work
+from pilothouse.store.database import PoolUse, T, Work
 from pilothouse.store.postgres_connection import connect
 from pilothouse.store.postgres_hints import Listener, Notifier
 from pilothouse.store.postgres_runner import Outage, Runner, Target
@@ -137,6 +137,11 @@ class PostgresDatabase:
             return result
         finally:
             runner.disconnect()
+
+    def pool_use(self) -> PoolUse:
+        queues = self._sizes.keys()
+        waiting = sum(queue.waiting for queue in queues)
+        return PoolUse(sum(self._sizes.values()), sum(queue.busy for queue in queues), waiting)
 
     def check(self) -> None:
         self._run_here(lambda tx: tx.fetch_all("SELECT 1"), is_read=True, is_raw=True)

@@ -23,7 +23,7 @@ from pilothouse.store.calls import (
     answer_all,
     run_work,
 )
-from pilothouse.store.database import T, Work
+from pilothouse.store.database import PoolUse, T, Work
 from pilothouse.store.sqlite_file import SqliteFile
 from pilothouse.store.sqlite_transaction import SqliteTransaction, explain
 from pilothouse.store.sqlite_writer import SqliteWriter
@@ -79,9 +79,10 @@ class SqliteDatabase:
             if self._writer is None:
                 return
             self._reads.close(READERS)
-            self._writes.close(1)
-            for thread in (*self._readers, self._writer.thread):
-                thread.join()
+            for reader in self._readers:
+                reader.join()
+            self._writes.close(1)  # last and alone: of two that close at once, neither would move the log
+            self._writer.thread.join()
             self._writer, self._readers = None, []
 
     async def transaction(self, work: Work[T], *, is_patient: bool = False) -> T:
@@ -109,6 +110,9 @@ class SqliteDatabase:
 
     def examine(self, work: Work[T]) -> T:
         return _finish(self._reads, work, is_raw=True)
+
+    def pool_use(self) -> PoolUse:
+        return PoolUse(1 + READERS, self._writes.busy + self._reads.busy, self._writes.waiting + self._reads.waiting)
 
     def check(self) -> None:
         _finish(self._reads, lambda tx: tx.fetch_all("SELECT 1 FROM sqlite_master"), is_raw=True)

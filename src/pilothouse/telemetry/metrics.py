@@ -1,127 +1,84 @@
-"""Metrics as Prometheus text, made of the counters that every process keeps in the database."""
+"""Metrics as Prometheus text, made of figures that are named in the catalogue."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, TypeAlias
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+from pilothouse.telemetry.catalogue import CATALOGUE, Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-OPEN_STATES = ("queued", "waiting", "running")
-LIVE_STATES = ("running", "draining")
+
+class Sample(NamedTuple):
+    """One figure, with the values of the metric's labels in their order."""
+
+    labels: tuple[str, ...]
+    value: float
 
 
-class Queue(Protocol):
-    """The figures of one agent in one lane. `duration_buckets` counts ended runs by the upper bound of their bucket."""
+class Timed(NamedTuple):
+    """How long things took: how many there are by the upper bound of their bucket, not cumulated; and the sum."""
 
-    @property
-    def agent(self) -> str: ...
-    @property
-    def lane(self) -> str: ...
-    @property
-    def runs(self) -> Mapping[str, int]: ...
-    @property
-    def attempts(self) -> Mapping[str, int]: ...
-    @property
-    def pruned(self) -> Mapping[str, int]: ...
-    @property
-    def oldest_age_seconds(self) -> float: ...
-    @property
-    def duration_buckets(self) -> Mapping[str, int]: ...
-    @property
-    def duration_seconds_sum(self) -> float: ...
+    labels: tuple[str, ...]
+    buckets: Mapping[str, int]
+    seconds_sum: float
 
 
-def render_metrics(queues: Sequence[Queue], workers: Mapping[str, int], bounds_seconds: Sequence[float]) -> bytes:
-    """The text that Prometheus scrapes. `workers` counts them by state; `bounds_seconds` are those of the histogram."""
+Figures: TypeAlias = Mapping[str, Sequence[Sample | Timed]]
+"""Figures by the name of their metric."""
+
+
+def render_metrics(figures: Figures, bounds_seconds: Sequence[float]) -> bytes:
+    """The text that Prometheus scrapes; the figures of this process come with it.
+
+    `bounds_seconds` are those of the histograms. A bucket of other bounds, from an older version, is counted in the
+    next larger one that there is. Raises LookupError for a figure that is not in the catalogue.
+    """
+    unknown = figures.keys() - {metric.name for metric in CATALOGUE}
+    if unknown:
+        raise LookupError(f"not in telemetry.catalogue: {', '.join(sorted(unknown))}")
+    lines = [line for metric in CATALOGUE for line in _lines(metric, figures.get(metric.name, ()), bounds_seconds)]
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Figures(queues, workers, bounds_seconds))
-    return generate_latest(registry)
+    ProcessCollector(registry=registry)
+    return "\n".join([*lines, ""]).encode() + generate_latest(registry)
 
 
-@dataclass(frozen=True, eq=False)  # the registry keeps it in a set, by identity
-class _Figures(Collector):
-    queues: Sequence[Queue]
-    workers: Mapping[str, int]
-    bounds_seconds: Sequence[float]
-
-    def collect(self) -> Iterator[Metric]:
-        yield from _agent_metrics(self.queues, self.bounds_seconds)
-        yield from _queue_metrics(self.queues)
-        yield _attempts(self.queues)
-        yield _workers(self.workers)
+# Written by hand: prometheus_client, which the tests hold it against, validates each name of each line anew.
 
 
-def _agent_metrics(queues: Sequence[Queue], bounds_seconds: Sequence[float]) -> Iterator[Metric]:
-    tasks = CounterMetricFamily("agent_tasks", "Runs that have ended, by how.", labels=["agent_name", "status"])
-    durations = HistogramMetricFamily(
-        "agent_task_duration_seconds", "From a run's first claim to its end.", labels=["agent_name"]
-    )
-    sizes = GaugeMetricFamily("agent_queue_size", "Runs that are queued.", labels=["agent_name"])
-    for agent in sorted({queue.agent for queue in queues}):
-        own = [queue for queue in queues if queue.agent == agent]
-        for status, count in _ended(own).items():
-            tasks.add_metric([agent, status], count)
-        buckets = _cumulated(_sum(queue.duration_buckets for queue in own), bounds_seconds)
-        durations.add_metric([agent], buckets, sum(queue.duration_seconds_sum for queue in own))
-        sizes.add_metric([agent], sum(queue.runs.get("queued", 0) for queue in own))
-    yield from (tasks, durations, sizes)
+def _lines(metric: Metric, figures: Sequence[Sample | Timed], bounds_seconds: Sequence[float]) -> Iterator[str]:
+    yield f"# HELP {metric.name} {metric.help}"
+    yield f"# TYPE {metric.name} {metric.kind}"
+    for each in figures:
+        named = sorted(zip(metric.labels, each.labels, strict=True))
+        labels = [f'{name}="{_escaped(value)}"' for name, value in named]
+        if isinstance(each, Sample):
+            yield f"{metric.name}{_braced(labels)} {float(each.value)!r}"
+            continue
+        counts = _cumulated(each.buckets, bounds_seconds)
+        for bound, count in counts:
+            within = _braced([*labels, f'le="{bound}"'])
+            yield f"{metric.name}_bucket{within} {float(count)!r}"
+        yield f"{metric.name}_count{_braced(labels)} {float(counts[-1][1])!r}"
+        yield f"{metric.name}_sum{_braced(labels)} {float(each.seconds_sum)!r}"
 
 
-def _ended(queues: Sequence[Queue]) -> dict[str, int]:
-    """How often runs ended, and how. A redrive takes a run out of the failed ones, but must not turn a counter back:
-    each end that is not a cancel was timed, so those that did not succeed had failed."""
-    timed = sum(sum(queue.duration_buckets.values()) for queue in queues)
-    succeeded = sum(queue.attempts.get("succeeded", 0) for queue in queues)
-    cancelled = sum(queue.runs.get("cancelled", 0) + queue.pruned.get("cancelled", 0) for queue in queues)
-    return {"succeeded": succeeded, "failed": timed - succeeded, "cancelled": cancelled}
+def _braced(labels: Sequence[str]) -> str:
+    return f"{{{','.join(labels)}}}" if labels else ""
 
 
-def _cumulated(counts: Mapping[str, int], bounds_seconds: Sequence[float]) -> list[tuple[str, float]]:
-    labels = [*map(str, bounds_seconds), "+Inf"]
-    return list(zip(labels, accumulate(counts.get(label, 0) for label in labels), strict=True))
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
-def _queue_metrics(queues: Sequence[Queue]) -> Iterator[Metric]:
-    depth = GaugeMetricFamily(
-        "pilothouse_queue_depth", "Runs that have not ended, by state.", labels=["agent", "lane", "state"]
-    )
-    age = GaugeMetricFamily(
-        "pilothouse_queue_oldest_age_seconds", "How long the head of the queue has been due.", labels=["agent", "lane"]
-    )
-    for queue in queues:
-        for state in OPEN_STATES:
-            depth.add_metric([queue.agent, queue.lane, state], queue.runs.get(state, 0))
-        age.add_metric([queue.agent, queue.lane], queue.oldest_age_seconds)
-    yield from (depth, age)
-
-
-def _attempts(queues: Sequence[Queue]) -> Metric:
-    attempts = CounterMetricFamily(
-        "pilothouse_attempts", "Attempts that have ended, by outcome.", labels=["agent", "lane", "outcome"]
-    )
-    for queue in queues:
-        for outcome, count in sorted(queue.attempts.items()):
-            attempts.add_metric([queue.agent, queue.lane, outcome], count)
-    return attempts
-
-
-def _workers(workers: Mapping[str, int]) -> Metric:
-    family = GaugeMetricFamily("pilothouse_workers", "Workers that hold a lease, by state.", labels=["state"])
-    for state in LIVE_STATES:
-        family.add_metric([state], workers.get(state, 0))
-    return family
-
-
-def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
-    total: Counter[str] = Counter()
-    for each in counts:
-        total.update(each)
-    return total
+def _cumulated(counts: Mapping[str, int], bounds_seconds: Sequence[float]) -> list[tuple[str, int]]:
+    """How many took at most each of the bounds, the last of which is none."""
+    found = [0] * (len(bounds_seconds) + 1)
+    for name, count in counts.items():
+        found[bisect_left(bounds_seconds, float(name))] += count
+    return list(zip([*map(str, bounds_seconds), "+Inf"], accumulate(found), strict=True))

@@ -1,1 +1,1 @@
-"""The HTTP side: the API under `/api/v1`, one file per noun, health and metrics, and the status page."""
+"""The HTTP side: the API under `/api/v1`, one file per noun, health and metrics, and the dashboard."""

@@ -7,35 +7,68 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import parse_qsl, urlencode
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pilothouse.clock import SystemClock
-from pilothouse.control import Database, keys, runs
+from pilothouse.control import Database, keys, tenants
 from pilothouse.control.keys import KeyHolder
+from pilothouse.control.sessions import Sessions
+from pilothouse.domain.approvals import Decider
 from pilothouse.domain.keys import KeyRole, includes
-from pilothouse.errors import Forbidden, NotFound, StoreError
-from pilothouse.web.auth import LOCAL_PRINCIPAL, READING, is_loopback, local_refusal
+from pilothouse.errors import NotFound, StoreError
+from pilothouse.web.auth import LOCAL_PRINCIPAL, READING, foreign_origin, is_loopback, local_refusal
 from pilothouse.web.problems import Problem, problem_of
+
+COOKIE_MARK = "\0"
+"""Before the text of a session, so that it is no key: no header can hold this character."""
 
 FRESH_SECONDS = 2.0
 NOTE_SECONDS = 60.0
 CACHED_KEYS = 1000
 
-OPEN_PATHS = frozenset({"/health", "/ready", "/"})
-"""They say nothing about runs: probes, and the page that asks for a key itself."""
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""Probes: they say nothing about runs."""
 
-ADMIN_PATHS = re.compile(r"/api/v1/keys(/|$)")
+LINK_PATHS = re.compile(r"/approvals/link/[\w.-]+|/sign-in|/static/.*")
+"""A signed link is its own key, who signs in has none yet, and styles and scripts are everybody's."""
 
-TENANT_PATHS = re.compile(r"/api/v1/(runs|runs:batch|dead|dead/redrive|dead/dismiss|audit|events|agents|agents/[^/]+)")
-"""What a key of one tenant may ask for, besides single runs; everything else speaks of all tenants."""
+PAGES = (
+    *("submit", "runs", "dead", "approvals", "agents", "schedules"),
+    *("alerts", "budgets", "effects", "switches", "incidents"),
+    *("workers", "audit", "runbooks", "settings", "sign-out", "live"),
+)
 
-LISTING_PATHS = re.compile(r"/api/v1/(runs|dead|audit|events)")
-RUN_PATHS = re.compile(r"/api/v1/runs/([^/]+)(/.*)?")
+PAGE_PATHS = re.compile(rf"/|/({'|'.join(PAGES)})(/.*)?")
+"""The dashboard: a browser shows its session as a cookie, which opens nothing else."""
+
+SESSION_COOKIE = "pilothouse_session"
+
+ADMIN_PATHS = re.compile(r"/api/v1/(keys|tenants)(/|$)|/settings/(keys|tenants)(/|$)")
+
+TENANT_PATHS = re.compile(
+    r"/api/v1/(runs|runs:(batch|cancel|redrive)|dead/redrive|dead/dismiss|incidents)"
+    r"|/|/(submit|runs|dead|approvals|agents)(/.*)?|/(live|sign-out)"
+)
+"""Routes and pages that hold each request against the caller's tenant themselves."""
+
+LISTING_PATHS = re.compile(
+    r"/api/v1/(runs|dead|audit|events|schedules|approvals|effects|incidents|budgets|costs|reservations)"
+)
+"""Lists that take `tenant`, which a key of one tenant always gives."""
+
+SHARED_PATHS = re.compile(r"/api/v1/agents(/[^/]+)?")
+"""Definitions that all tenants share; whoever has a key may read them."""
+
+PLATFORM_PATHS = re.compile(r"/api/v1/(audit/verification|runs/[^/]+/grant|reservations/[^/]+/settle)")
+"""What looks like a thing of a tenant and is not for it: what it may spend is for others to say."""
+
+NAMED_PATHS = re.compile(r"/api/v1/(?P<noun>[a-z_]+)/(?P<name>[^/]+)(/.*)?")
 
 _clock = SystemClock()
 
@@ -46,22 +79,36 @@ class Caller:
 
     principal: str
     tenant: str | None = None
+    role: KeyRole = KeyRole.ADMIN
+    key_id: str | None = None
+
+    @property
+    def decider(self) -> Decider:
+        """Who decides an approval."""
+        return Decider(self.principal, self.role, self.tenant, self.key_id)
 
     def own_tenant(self, asked: str | None) -> str | None:
-        """The tenant that a request is about. Raises Forbidden where the caller's key is for another one."""
+        """The tenant that a request is about. Raises NotFound where the caller's key is for another one."""
         if self.tenant is None or asked in (None, self.tenant):
             return self.tenant or asked
-        raise Forbidden(f"the key is for tenant {self.tenant!r}, not for {asked!r}")
+        raise no_tenant(asked)
 
 
 LOCAL = Caller(LOCAL_PRINCIPAL)
+NOBODY = Caller("", role=KeyRole.VIEWER)
+"""Who has not signed in."""
+
+SIGNED_OUT = "nobody is signed in here, or the session is over; sign in again and repeat what you did"
+
+Pages = Callable[[Request, Problem], Response]
+"""How the dashboard shows a problem."""
 
 
 def role_needed(method: str, path: str) -> KeyRole:
     """The role that a request needs."""
     if ADMIN_PATHS.match(path):
         return KeyRole.ADMIN
-    return KeyRole.VIEWER if method in READING else KeyRole.OPERATOR
+    return KeyRole.VIEWER if method in READING or path == "/sign-out" else KeyRole.OPERATOR
 
 
 def caller_of(request: Request) -> Caller:
@@ -80,9 +127,11 @@ PrincipalOf = Annotated[str, Depends(_principal)]
 class Access:
     """Lets a request through with its caller, or answers why not. `host` is the address that is served."""
 
-    def __init__(self, app: ASGIApp, db: Database, host: str) -> None:
+    def __init__(self, app: ASGIApp, db: Database, host: str, sessions: Sessions, pages: Pages) -> None:
         self._app = app
         self._db = db
+        self._sessions = sessions
+        self._pages = pages
         self._is_outside = not is_loopback(host)
         self._holders: dict[str, tuple[float, KeyHolder | None]] = {}
         self._noted: dict[str, float] = {}
@@ -97,12 +146,22 @@ class Access:
         if problem is None:
             await self._app(scope, receive, send)
         else:
-            await problem.response(scope["path"])(scope, receive, send)
+            await self._answer(scope, problem)(scope, receive, send)
+
+    def _answer(self, scope: Scope, problem: Problem) -> Response:
+        """A page says no as a page, and leads whom it does not know to the one where people sign in."""
+        if not PAGE_PATHS.fullmatch(scope["path"]):
+            return problem.response(scope["path"])
+        if problem.status == 401 and scope["method"] in READING and scope["path"] != "/live":
+            return redirect_to_sign_in(scope)
+        if problem.status == 401:
+            problem = Problem(401, "unauthorized", SIGNED_OUT, headers=problem.headers)
+        return self._pages(Request(scope), problem)
 
     async def _refusal(self, scope: Scope) -> Problem | None:
         """Why not; None puts the caller into the scope."""
         scope["pilothouse.caller"] = LOCAL
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS or LINK_PATHS.fullmatch(scope["path"]):
             is_open = self._is_outside or self._needs_keys[1]
             return None if is_open else local_refusal(scope)  # never asks the database: a probe must not wait for it
         try:
@@ -110,10 +169,11 @@ class Access:
                 return local_refusal(scope)
             holder = await self._holder(scope)
             if holder is None:
+                scope["pilothouse.caller"] = NOBODY
                 return _unauthorized(_token(scope))
-            scope["pilothouse.caller"] = Caller(holder.principal, holder.tenant)
+            scope["pilothouse.caller"] = Caller(holder.principal, holder.tenant, holder.role, holder.key_id)
             self._note_use(holder)
-            return _beyond_role(scope, holder) or await self._beyond_tenant(scope, holder)
+            return _beyond_origin(scope) or _beyond_role(scope, holder) or await self._beyond_tenant(scope, holder)
         except StoreError as error:
             return problem_of(error)
 
@@ -132,7 +192,11 @@ class Access:
         if _clock.monotonic() - read_at > FRESH_SECONDS:
             if len(self._holders) >= CACHED_KEYS:
                 self._holders.clear()
-            holder = await keys.authenticate(self._db, token)
+            is_session = token.startswith(COOKIE_MARK)
+            if is_session:
+                holder = await self._sessions.holder(token.removeprefix(COOKIE_MARK))
+            else:
+                holder = await keys.authenticate(self._db, token)
             self._holders[token] = (_clock.monotonic(), holder)
         return holder
 
@@ -153,22 +217,32 @@ class Access:
             self._noted.pop(key_id, None)  # the next request tries again
 
     async def _beyond_tenant(self, scope: Scope, holder: KeyHolder) -> Problem | None:
-        """What a key of one tenant may not see; a run of another tenant does not exist for it."""
+        """What a key of one tenant may not see: what is of another tenant does not exist for it.
+
+        What no rule here names is refused, so that a new route is shut to tenants until somebody has thought of them.
+        """
         if holder.tenant is None:
             return None
-        path = scope["path"]
-        if LISTING_PATHS.fullmatch(path) and scope["method"] in READING:
+        path, is_reading = scope["path"], scope["method"] in READING
+        if is_reading and LISTING_PATHS.fullmatch(path):
             return _narrow(scope, holder.tenant)
-        if TENANT_PATHS.fullmatch(path):
+        if TENANT_PATHS.fullmatch(path) or (is_reading and SHARED_PATHS.fullmatch(path)):
             return None
-        named = RUN_PATHS.fullmatch(path)
-        if named is None:
+        named = NAMED_PATHS.fullmatch(path)
+        if named is None or named["noun"] not in tenants.OWNED or PLATFORM_PATHS.fullmatch(path):
             return _forbidden(f"the key {holder.name!r} is for tenant {holder.tenant!r}, and {path} is about all")
+        return await self._beyond_owner(named["noun"], named["name"], holder.tenant)
+
+    async def _beyond_owner(self, noun: str, name: str, tenant: str) -> Problem | None:
         try:
-            run = await runs.get_run(self._db, named[1])
+            await tenants.expect_owner(self._db, noun, name, tenant=tenant)
         except NotFound as error:
             return problem_of(error)
-        return None if run["tenant"] == holder.tenant else problem_of(runs.unknown_run(named[1]))
+        return None
+
+
+def no_tenant(tenant: str | None) -> NotFound:
+    return NotFound(f"there is no tenant {tenant!r} for this key; leave the tenant out")
 
 
 def _narrow(scope: Scope, tenant: str) -> Problem | None:
@@ -176,7 +250,7 @@ def _narrow(scope: Scope, tenant: str) -> Problem | None:
     asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     others = [value for name, value in asked if name == "tenant" and value != tenant]
     if others:
-        return _forbidden(f"the key is for tenant {tenant!r}, not for {others[0]!r}")
+        return problem_of(no_tenant(others[0]))
     kept = [(name, value) for name, value in asked if name != "tenant"]
     scope["query_string"] = urlencode([*kept, ("tenant", tenant)]).encode()
     return None
@@ -187,7 +261,24 @@ def _token(scope: Scope) -> str | None:
         if name == b"authorization":
             kind, _, token = value.decode("latin-1").partition(" ")
             return token.strip() if kind.lower() == "bearer" else None
+    if PAGE_PATHS.fullmatch(scope["path"]):  # the API takes no cookie, so no other site can use one there
+        session = Request(scope).cookies.get(SESSION_COOKIE)
+        return None if session is None else COOKIE_MARK + session
     return None
+
+
+def redirect_to_sign_in(scope: Scope) -> Response:
+    query = scope["query_string"].decode("latin-1")
+    wanted = scope["path"] + (f"?{query}" if query else "")
+    return Response(status_code=303, headers={"Location": f"/sign-in?{urlencode({'next': wanted})}"})
+
+
+def _beyond_origin(scope: Scope) -> Problem | None:
+    """A form of the dashboard is sent by its own pages alone: a browser tells where it was."""
+    if scope["method"] in READING or not PAGE_PATHS.fullmatch(scope["path"]):
+        return None
+    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    return foreign_origin(scope, hosts[0]) if hosts else None
 
 
 def _beyond_role(scope: Scope, holder: KeyHolder) -> Problem | None:

@@ -40,11 +40,12 @@ def local_refusal(scope: Scope) -> Problem | None:
         told = f"the header Host is {', '.join(hosts) or 'missing'}"
         return Problem(403, "forbidden", f"{told}; without API keys only localhost and 127.0.0.1 are answered")
     if scope["method"] not in READING:
-        return _foreign_origin(scope, hosts[0])
+        return foreign_origin(scope, hosts[0])
     return None
 
 
-def _foreign_origin(scope: Scope, host: str) -> Problem | None:
+def foreign_origin(scope: Scope, host: str) -> Problem | None:
+    """Why a request was sent by another site's page than those of `host`; None where it was not."""
     origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
     if all(_authority(origin) == host.lower() for origin in origins):
         return None

@@ -1,4 +1,4 @@
-"""What the routes stand on: the database, the submitter, the settings and the signal to stop."""
+"""What the routes stand on: the database, the submitter, the settings, sessions and news, Redis if any."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from pilothouse.config import Settings
-from pilothouse.control import Database
+from pilothouse.control import Database, Redis
 from pilothouse.control.runs import Submitter
+from pilothouse.control.sessions import Sessions
+from pilothouse.web.newsroom import Newsroom
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,9 @@ class Backend:
     submitter: Submitter
     settings: Settings
     stopping: asyncio.Event
+    sessions: Sessions
+    newsroom: Newsroom
+    redis: Redis | None = None
 
 
 def backend_of(request: Request) -> Backend:

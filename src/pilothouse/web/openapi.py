@@ -22,6 +22,15 @@ IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
+TRACEPARENT = {
+    "name": "traceparent",
+    "in": "header",
+    "required": False,
+    "description": "W3C Trace Context: the run and all that it starts belong to this trace. One that is not valid is "
+    "ignored.",
+    "schema": {"type": "string", "maxLength": 255},
+}
+
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "Refused or failed: problem details (RFC 9457)",
@@ -38,7 +47,7 @@ def takes(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
 
 def takes_key(model: type[BaseModel]) -> dict[str, Any]:
     """As `takes`, of a route that creates and so heeds an idempotency key."""
-    return {**takes(model), "parameters": [IDEMPOTENCY_KEY]}
+    return {**takes(model), "parameters": [IDEMPOTENCY_KEY, TRACEPARENT]}
 
 
 def gives(model: type[BaseModel], status: int = 200) -> dict[int | str, dict[str, Any]]:

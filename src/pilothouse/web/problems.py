@@ -26,6 +26,7 @@ from pilothouse.errors import (
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
+    SwitchedOff,
     TryLater,
 )
 
@@ -43,6 +44,7 @@ _STORE_CODES: tuple[tuple[type[PilothouseError], str], ...] = (
 _REFUSAL_STATUSES: Mapping[type[PilothouseError], int] = {
     NotFound: 404,
     Conflict: 409,
+    SwitchedOff: 409,
     InvalidInput: 422,
     QueueFull: 429,
     Forbidden: 403,

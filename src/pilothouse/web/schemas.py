@@ -1,6 +1,4 @@
-"""What answers look like, for the OpenAPI document. Answers are made from rows and not validated again; tests hold them
-against these models.
-"""
+"""What answers look like, for the OpenAPI document. They are made from rows, and tests hold them against these."""
 
 from __future__ import annotations
 
@@ -8,6 +6,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
+
+from pilothouse.web.approval_schemas import Approval
+from pilothouse.web.effect_schemas import EffectSummary
+from pilothouse.web.spending_schemas import Spent
 
 RunState = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "cancelling"]
 
@@ -76,13 +78,15 @@ class RunSummary(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     error: RunError | None
+    fingerprint: str | None = Field(description="Of the code of the agent that it started with.")
 
 
 class Run(RunSummary):
+    trace_id: str
     max_losses: int
     concurrency_key: str | None
+    user_id: str | None = Field(description="For whom it works, where its submitter said so.")
     state_version: int | None = Field(description="The version of its agent's state; null before the first attempt.")
-    fingerprint: str | None = Field(description="Of the code of the agent that it started with.")
     input: Any
     output: Any
 
@@ -90,6 +94,26 @@ class Run(RunSummary):
 class RunPage(BaseModel):
     items: list[RunSummary]
     next: str | None = Field(description="Pass it as `after` for the next page; null on the last.")
+    searched_back_to: datetime | None = Field(
+        description="Where a page is not full because many runs did not fit: how far back it has looked."
+    )
+
+
+class BulkLine(BaseModel):
+    id: str
+    agent: str
+    tenant: str
+    state: RunState = Field(description="Before it.")
+    done: bool
+    told: str = Field(description="The state after it, or why it was refused.")
+
+
+class Bulk(BaseModel):
+    """What was done to which runs, or would be."""
+
+    dry_run: bool
+    runs: list[BulkLine]
+    has_more: bool = Field(description="It was not looked further: repeat it.")
 
 
 class Attempt(BaseModel):
@@ -168,22 +192,112 @@ class SealFinding(BaseModel):
     problem: str
 
 
+class ErasedRecords(BaseModel):
+    """What was erased of the audit, as the records say that vouch for it."""
+
+    tenant: str
+    records: int
+    at: datetime
+    by: str
+
+
 class Verification(BaseModel):
     holds: bool
     seals: int
     records: int
+    pruned: int = Field(description="Records that have left the audit; their seals are in the chain.")
+    erased: list[ErasedRecords]
     unsealed: int = Field(description="Records that came after the last seal.")
     head: str | None = Field(description="The hash of the last seal; note it elsewhere.")
     has_anchor: bool
     findings: list[SealFinding]
 
 
+class ModelCall(BaseModel):
+    """A question to a model. Tokens are in disjoint classes; `usage` is what the provider counted."""
+
+    run_id: str
+    key: str = Field(description="The step that it belongs to.")
+    attempt: int
+    number: int
+    route: str
+    model: str
+    outcome: Literal["answered", "cached", "failed", "skipped"]
+    reason: str | None
+    message: str | None
+    input_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    usage: Any
+    cost_microusd: int
+    price: str | None = Field(description="Where the price was found.")
+    started_at: datetime
+    latency_us: int
+
+
+class ToolCall(BaseModel):
+    """A call of a tool; its result is that of its step."""
+
+    run_id: str
+    key: str = Field(description="The step that it is.")
+    attempt: int
+    tool: str
+    effect: str
+    platform: str | None
+    called_by: Literal["code", "model"]
+    arguments: Any
+    outcome: Literal["succeeded", "failed"]
+    cost_microusd: int
+    started_at: datetime
+    latency_us: int
+
+
+class Breaker(BaseModel):
+    """A dependency that is left alone while its circuit breaker is open."""
+
+    name: str
+    state: Literal["closed", "open", "half_open"]
+    failures: int = Field(description="In the window that is counted now.")
+    opens: int = Field(description="How often it has opened in a row.")
+    open_seconds: float = Field(description="For how long it stays open; 0 where it is not.")
+    changed_at: datetime
+    reason: str
+
+
+class BreakerList(BaseModel):
+    items: list[Breaker]
+    next: None
+
+
+class EffectCall(BaseModel):
+    """One call of it that has come to an end."""
+
+    attempt: int
+    outcome: Literal["succeeded", "failed"]
+    started_at: datetime
+    latency_us: int
+
+
+class Effect(EffectSummary):
+    question: str | None = Field(description="What its run waits to be told.")
+    resolve: str | None = Field(description="The command that answers.")
+    calls: list[EffectCall]
+    audit: list[AuditRecord]
+
+
 class Timeline(BaseModel):
     run: Run
     attempts: list[Attempt]
     steps: list[Step]
+    model_calls: list[ModelCall]
+    tool_calls: list[ToolCall]
+    effects: list[EffectSummary]
+    approvals: list[Approval]
     signals: list[Signal]
     waits: list[Wait]
+    budget: Spent
     logs: list[LogLine]
     children: list[RunSummary]
     audit: list[AuditRecord]
@@ -241,6 +355,8 @@ class Agent(BaseModel):
     fingerprint: str = Field(description="Changes with the code of the agent's handler.")
     max_running: int | None = Field(description="Runs of it that run at once, at most; null: any number.")
     max_running_per_key: int | None = Field(description="The same for the runs of one concurrency key.")
+    autonomy: Literal["supervised"] | None = Field(description="What its App declares; null: the settings decide.")
+    definition: Literal["code", "workflow"]
     registered_at: datetime
     registered_by: str
 
@@ -263,6 +379,8 @@ class Worker(BaseModel):
     renewed_at: datetime
     lease_until: datetime
     stopped_at: datetime | None
+    switch_epoch: int = Field(description="The last epoch of the kill switches that it acts by.")
+    is_enabled: bool = Field(description="False where it was started with ENGINE_ENABLED=false: it claims nothing.")
 
 
 class ListedWorker(Worker):
@@ -331,35 +449,35 @@ class KeyRevoked(BaseModel):
     state: Literal["revoked"]
 
 
-class Health(BaseModel):
-    status: Literal["ok"]
+class Tenant(BaseModel):
+    tenant: str
+    runs: int = Field(description="In the run log.")
+    queued: int
+    running: int
+    keys: int = Field(description="Those that were not revoked.")
+    schedules: int
+    last_active_at: datetime | None
+    state: Literal["active", "erasing", "erased"]
 
 
-class Check(BaseModel):
-    status: Literal["ready", "degraded", "not_ready"]
-    detail: str
+class TenantList(BaseModel):
+    items: list[Tenant]
+    next: None
 
 
-class Ready(BaseModel):
-    status: Literal["ready", "degraded", "not_ready"]
-    checks: dict[str, Check]
+class Erasure(BaseModel):
+    id: str
+    tenant: str
+    state: Literal["under_way", "done"]
+    requested_by: str
+    reason: str | None
+    runs: int = Field(description="Erased so far.")
+    records: int = Field(description="Audit records whose names were erased so far.")
+    started_at: datetime
+    finished_at: datetime | None
 
 
-class Queue(BaseModel):
-    agent: str
-    lane: str
-    runs: dict[str, int] = Field(description="How many are in each state.")
-    oldest_age_seconds: float
-
-
-class DeadCount(BaseModel):
-    count: int
-    has_more: bool = Field(description="There are more than `count`; it stops counting there.")
-
-
-class Overview(BaseModel):
-    version: str
-    queues: list[Queue]
-    workers: list[ListedWorker]
-    runs: list[RunSummary]
-    dead: DeadCount
+class TenantDetails(Tenant):
+    characters: int = Field(description="Of inputs, outputs, results and large payloads.")
+    rows: dict[str, int] = Field(description="By table; those without any are left out.")
+    erasure: Erasure | None = Field(description="The latest.")

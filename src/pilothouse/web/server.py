@@ -10,34 +10,83 @@ from starlette.middleware import Middleware
 
 from pilothouse import __version__
 from pilothouse.config import Settings
-from pilothouse.control import Database
+from pilothouse.control import Database, Redis
 from pilothouse.control.runs import Submitter
-from pilothouse.web import openapi, problems, requests
+from pilothouse.control.sessions import Sessions
+from pilothouse.web import openapi, pages, problems, requests
 from pilothouse.web.access import Access
-from pilothouse.web.api import agents, audit, dead, events, health, keys, overview, runs, schedules, workers
+from pilothouse.web.api import (
+    agents,
+    alerts,
+    approvals,
+    audit,
+    autonomy,
+    breakers,
+    budgets,
+    calibration,
+    costs,
+    dead,
+    effects,
+    events,
+    health,
+    history,
+    incidents,
+    keys,
+    overview,
+    policies,
+    profiles,
+    runbooks,
+    runs,
+    schedules,
+    stability,
+    switches,
+    tenants,
+    workers,
+)
 from pilothouse.web.backend import Backend
 from pilothouse.web.middleware import Failures, RequestLog, UsableAddresses
-from pilothouse.web.pages import overview as overview_page
+from pilothouse.web.newsroom import Newsroom
+from pilothouse.web.pages.showing import show_problem
 from pilothouse.web.rates import Rates
 
+HOUR_US = 3_600_000_000
 DESCRIPTION = "Runs AI agents durably: submit runs, watch them, and deal with what went wrong."
 ROUTERS = (
     runs.router,  # first, because the busiest route is matched soonest
     events.router,
     dead.router,
+    approvals.router,
+    policies.router,
     agents.router,
+    autonomy.router,
+    calibration.router,
+    stability.router,
+    breakers.router,
     workers.router,
     schedules.router,
+    effects.router,
+    incidents.router,
+    alerts.router,
+    switches.router,
+    budgets.router,
+    costs.router,
     keys.router,
+    tenants.router,
     audit.router,
+    history.router,
     overview.router,
+    runbooks.router,
+    profiles.router,
     health.router,
-    overview_page.router,
+    *pages.ROUTERS,
 )
 
 
-def create_server(db: Database, submitter: Submitter, settings: Settings, stopping: asyncio.Event) -> FastAPI:
+def create_server(
+    db: Database, submitter: Submitter, settings: Settings, stopping: asyncio.Event, redis: Redis | None = None
+) -> FastAPI:
     """The ASGI application. Event streams end once `stopping` is set."""
+    sessions = Sessions(db, settings.session_secret, int(settings.session_hours * HOUR_US))
     app = FastAPI(
         title="Pilothouse",
         version=__version__,
@@ -52,11 +101,12 @@ def create_server(db: Database, submitter: Submitter, settings: Settings, stoppi
             Middleware(RequestLog),
             Middleware(Failures),
             Middleware(UsableAddresses),
-            Middleware(Access, db=db, host=settings.host),
+            Middleware(Access, db=db, host=settings.host, sessions=sessions, pages=show_problem),
             Middleware(Rates, limits=settings.parsed_rate_limits),
         ],
     )
-    app.state.backend = Backend(db, submitter, settings, stopping)
+    newsroom = Newsroom(db, stopping)
+    app.state.backend = Backend(db, submitter, settings, stopping, sessions, newsroom, redis)
     problems.install(app, methods_of)
     for router in ROUTERS:
         app.include_router(router)

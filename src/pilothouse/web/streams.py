@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import orjson
 from fastapi import Depends, Header
-from fastapi.sse import ServerSentEvent
+from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, ServerSentEvent
 
 from pilothouse.errors import FieldError
 from pilothouse.web.backend import BackendOf
@@ -19,6 +20,7 @@ from pilothouse.web.bodies import MAX_INTEGER
 from pilothouse.web.problems import invalid
 
 POLL_SECONDS = 0.5
+PING_SECONDS = 15.0
 SPACING_SECONDS = 0.05
 """The least time between two looks of one stream, however many hints come."""
 
@@ -71,6 +73,46 @@ def _hint(loop: asyncio.AbstractEventLoop, pulse: Pulse) -> None:
 
 def event(name: str, data: Any, id: str) -> ServerSentEvent:
     return ServerSentEvent(event=name, id=id, raw_data=orjson.dumps(data).decode())
+
+
+class Frames(StreamingResponse):
+    """A stream of events that are bytes already; `None` stands for a moment in which nothing came."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: AsyncIterator[bytes | None], status_code: int = 200) -> None:
+        super().__init__(
+            _with_pings(frames), status_code, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        )
+
+    @classmethod
+    async def begun(cls, frames: AsyncIterator[bytes | None]) -> Self:
+        """With its first frame in hand, so that whoever has the head of the answer misses nothing from then on."""
+        return cls(_behind(await anext(frames), frames))
+
+
+async def _behind(first: bytes | None, frames: AsyncIterator[bytes | None]) -> AsyncIterator[bytes | None]:
+    yield first
+    async for frame in frames:
+        yield frame
+
+
+async def _with_pings(frames: AsyncIterator[bytes | None]) -> AsyncIterator[bytes]:
+    """A comment now and then, so that what lies between does not close a silent stream."""
+    told_at = asyncio.get_running_loop().time()
+    async for frame in frames:
+        now = asyncio.get_running_loop().time()
+        if frame:
+            yield frame
+            told_at = now
+        elif now - told_at > PING_SECONDS:
+            yield KEEPALIVE_COMMENT
+            told_at = now
+
+
+def frame(name: str, data: Any, id: str) -> bytes:
+    """One event as it travels."""
+    return b"event: %s\ndata: %s\nid: %s\n\n" % (name.encode(), orjson.dumps(data), id.encode())
 
 
 def numbers_of(last_event_id: str | None, *, count: int) -> tuple[int, ...] | None:

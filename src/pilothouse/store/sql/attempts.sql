@@ -22,7 +22,7 @@ ORDER BY attempts.run_id
 -- What a worker holds, as a claim returns it.
 SELECT runs.id, runs.tenant, runs.agent, runs.lane, runs.attempt, runs.failures, runs.losses, runs.max_attempts,
     runs.max_losses, runs.input, runs.parent_id, runs.root_id, runs.deadline_at, runs.created_at,
-    runs.cancel_requested_at, :now AS claimed_at
+    runs.cancel_requested_at, runs.user_id, runs.traceparent, :now AS claimed_at
 FROM attempts JOIN runs ON runs.id = attempts.run_id AND runs.attempt = attempts.number
 WHERE attempts.worker_id = :worker_id AND attempts.state = 'running'
 
@@ -36,6 +36,8 @@ WHERE attempts.state NOT IN ('running', 'lost')
 SELECT * FROM attempts WHERE run_id = :run_id ORDER BY number
 
 -- name: resume_point
--- How an attempt ended, and how many lines its run has logged by then.
-SELECT state, (SELECT count(*) FROM run_logs WHERE run_logs.run_id = attempts.run_id) AS lines
+-- How an attempt ended, how many lines its run has logged by then, and for how long it has worked.
+SELECT state, finished_at, (SELECT count(*) FROM run_logs WHERE run_logs.run_id = attempts.run_id) AS lines,
+    (SELECT coalesce(sum(past.finished_at - past.started_at), 0) FROM attempts AS past
+     WHERE past.run_id = attempts.run_id AND past.finished_at IS NOT NULL) AS worked_us
 FROM attempts WHERE run_id = :run_id AND number = :number

@@ -33,3 +33,15 @@ JOIN checkpoints ON checkpoints.run_id = item.run_id AND checkpoints.key = item.
 
 -- name: delete_checkpoints
 DELETE FROM checkpoints WHERE run_id IN (SELECT item.id FROM @rows(id text) AS item)
+
+-- name: forget_steps
+-- Those that finished at an instant or later: a step that others are in finishes after them.
+DELETE FROM checkpoints WHERE (run_id, key) IN (
+    SELECT steps.run_id, steps.key FROM checkpoints AS steps
+    JOIN @rows(id text, since bigint) AS item ON item.id = steps.run_id WHERE steps.finished_at >= item.since)
+
+-- name: beginning_of_step
+SELECT started_at FROM checkpoints WHERE run_id = :run_id AND key = :key
+
+-- name: checkpoint_by_key
+SELECT result FROM checkpoints WHERE run_id = :run_id AND key = :key

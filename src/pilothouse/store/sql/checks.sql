@@ -60,7 +60,10 @@ WHERE runs.state = 'waiting' AND (runs.available_at IS NULL OR runs.available_at
             SELECT 1 FROM signals WHERE signals.run_id = waits.run_id AND signals.name = waits.name))
         OR (waits.kind = 'child' AND EXISTS (
             SELECT 1 FROM runs AS child
-            WHERE child.id = waits.name AND child.state IN ('succeeded', 'failed', 'cancelled'))))
+            WHERE child.id = waits.name AND child.state IN ('succeeded', 'failed', 'cancelled')))
+        OR (waits.kind = 'switch' AND NOT EXISTS (SELECT 1 FROM switches WHERE switches.scope = waits.name))
+        OR (waits.kind = 'approval' AND NOT EXISTS (
+            SELECT 1 FROM approvals WHERE approvals.id = waits.name AND approvals.state = 'pending')))
 LIMIT :limit
 
 -- name: check_wait_without_end
@@ -124,4 +127,90 @@ LIMIT :limit
 
 -- name: check_sizes
 SELECT (SELECT count(*) FROM runs) AS runs, (SELECT count(*) FROM attempts) AS attempts,
-    (SELECT count(*) FROM checkpoints) AS checkpoints, (SELECT count(*) FROM audit) AS audit
+    (SELECT count(*) FROM checkpoints) AS checkpoints, (SELECT count(*) FROM balances) AS balances,
+    (SELECT count(*) FROM reservations) AS reservations, (SELECT count(*) FROM audit) AS audit,
+    (SELECT count(*) FROM erasures) AS erasures, (SELECT count(*) FROM approvals) AS approvals
+
+-- name: check_stray_calls
+-- What a run asked and what it cost is written with its steps. Those of attempts before a redrive from the start stay.
+SELECT calls.run_id || ' ' || calls.key AS id, 'a call of ' || calls.what || ', and no step' AS found
+FROM (
+    SELECT run_id, key, attempt, model AS what FROM model_calls
+    UNION ALL SELECT run_id, key, attempt, tool FROM tool_calls
+) AS calls
+LEFT JOIN checkpoints ON checkpoints.run_id = calls.run_id AND checkpoints.key = calls.key
+WHERE checkpoints.run_id IS NULL
+    AND EXISTS (SELECT 1 FROM checkpoints AS own WHERE own.run_id = calls.run_id AND own.attempt <= calls.attempt)
+LIMIT :limit
+
+-- name: check_balances
+-- What an account has used in a period is the sum of its entries in the ledger.
+SELECT kept.account || ' ' || kept.period AS id, 'balance ' || kept.told || ', ledger ' || kept.found AS found
+FROM (
+    SELECT balances.account, balances.period,
+        balances.settled_microusd || '/' || balances.settled_tokens || '/' || balances.settled_actions || ' settled, '
+            || balances.reserved_microusd || '/' || balances.reserved_tokens || '/' || balances.reserved_actions
+            || ' reserved' AS told,
+        coalesce(sum(ledger.settled_microusd), 0) || '/' || coalesce(sum(ledger.settled_tokens), 0) || '/'
+            || coalesce(sum(ledger.settled_actions), 0) || ' settled, ' || coalesce(sum(ledger.reserved_microusd), 0)
+            || '/' || coalesce(sum(ledger.reserved_tokens), 0) || '/' || coalesce(sum(ledger.reserved_actions), 0)
+            || ' reserved' AS found
+    FROM balances LEFT JOIN ledger ON
+        CASE balances.period WHEN 'run' THEN balances.account = 'run:' || ledger.run_id
+        ELSE balances.period IN (ledger.day, ledger.month) AND balances.account IN ('global',
+            'agent:' || ledger.agent, 'platform:' || ledger.platform, 'tenant:' || ledger.tenant,
+            'tool:' || ledger.tool, 'user:' || ledger.user_id) END
+    GROUP BY balances.account, balances.period
+) AS kept
+WHERE kept.told <> kept.found
+LIMIT :limit
+
+-- name: check_reservations
+-- Each is reserved once, and settled once where it is settled.
+SELECT reservations.id AS id, reservations.state || ', and ' || count(ledger.seq) || ' entries in the ledger' AS found
+FROM reservations LEFT JOIN ledger ON ledger.reservation_id = reservations.id AND ledger.kind IN ('reserve', 'settle')
+GROUP BY reservations.id, reservations.state
+HAVING count(ledger.seq) <> CASE reservations.state WHEN 'held' THEN 1 ELSE 2 END
+    OR sum(CASE ledger.kind WHEN 'reserve' THEN 1 ELSE 0 END) <> 1
+LIMIT :limit
+
+-- name: check_erased_tenants
+-- What was there when the erasure began; a tenant of the same name that came later has rows of its own.
+SELECT erasures.tenant AS id, rest.what || ' of before its erasure ' || erasures.id AS found
+FROM erasures JOIN (
+    SELECT tenant, 'a run' AS what, created_at AS at FROM runs
+    UNION ALL SELECT tenant, 'an effect', intended_at FROM effects
+    UNION ALL SELECT tenant, 'an incident', opened_at FROM incidents
+    UNION ALL SELECT tenant, 'an effect of an incident', intended_at FROM incident_effects
+    UNION ALL SELECT tenant, 'a correction', corrected_at FROM corrections
+    UNION ALL SELECT tenant, 'a case', created_at FROM cases
+    UNION ALL SELECT tenant, 'an approval', requested_at FROM approvals
+    UNION ALL SELECT tenant, 'a reservation', created_at FROM reservations
+    UNION ALL SELECT tenant, 'an entry of the ledger', at FROM ledger
+    UNION ALL SELECT tenant, 'a memory', updated_at FROM memories
+    UNION ALL SELECT tenant, 'a kept answer', created_at FROM model_answers
+    UNION ALL SELECT tenant, 'a schedule', registered_at FROM schedules
+    UNION ALL SELECT tenant, 'an alert', since FROM alerts
+    UNION ALL SELECT tenant, 'a key', created_at FROM api_keys
+    UNION ALL SELECT tenant, 'an audit record', at FROM audit
+) AS rest ON rest.tenant = erasures.tenant AND rest.at < erasures.started_at
+WHERE erasures.state = 'done'
+LIMIT :limit
+
+-- name: check_stray_approvals
+-- A run that has ended asks nobody any more.
+SELECT approvals.id AS id, 'pending, and run ' || approvals.run_id || ' is ' || coalesce(runs.state, 'gone') AS found
+FROM approvals LEFT JOIN runs ON runs.id = approvals.run_id
+WHERE approvals.state = 'pending' AND (runs.id IS NULL OR runs.state IN ('succeeded', 'failed', 'cancelled'))
+LIMIT :limit
+
+-- name: check_votes
+-- An approval has the yes of as many people as it needs, each to the arguments that the run went on with.
+SELECT approvals.id AS id, 'approved by ' || count(approval_votes.principal) || ' of ' || approvals.quorum AS found
+FROM approvals
+LEFT JOIN approval_votes ON approval_votes.approval_id = approvals.id AND approval_votes.decision = 'approve'
+    AND approval_votes.arguments_hash = coalesce(approvals.decided_hash, approvals.arguments_hash)
+WHERE approvals.state = 'approved'
+GROUP BY approvals.id, approvals.quorum
+HAVING count(approval_votes.principal) < approvals.quorum
+LIMIT :limit

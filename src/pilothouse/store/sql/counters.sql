@@ -5,6 +5,21 @@ FROM @rows(name text, agent text, lane text, label text, shard integer, value bi
 WHERE true
 ON CONFLICT (name, agent, lane, label, shard) DO UPDATE SET value = counters.value + excluded.value
 
+-- name: add_call_counters
+-- What calls are counted by is known by their runs. One order, as of all counters.
+INSERT INTO counters (name, agent, lane, label, shard, value)
+SELECT owned.name, owned.agent, owned.lane, owned.label, owned.shard, CAST(sum(owned.value) AS BIGINT)
+FROM (
+    SELECT item.name, item.label, item.shard, item.value,
+        (SELECT runs.agent FROM runs WHERE runs.id = item.run_id) AS agent,
+        (SELECT runs.lane FROM runs WHERE runs.id = item.run_id) AS lane
+    FROM @rows(run_id text, name text, label text, shard integer, value bigint) AS item
+) AS owned
+WHERE owned.agent IS NOT NULL
+GROUP BY owned.name, owned.agent, owned.lane, owned.label, owned.shard
+ORDER BY owned.name, owned.agent, owned.lane, owned.label
+ON CONFLICT (name, agent, lane, label, shard) DO UPDATE SET value = counters.value + excluded.value
+
 -- name: read_counters
 SELECT name, agent, lane, label, CAST(sum(value) AS BIGINT) AS value
 FROM counters

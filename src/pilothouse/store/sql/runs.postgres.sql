@@ -39,16 +39,17 @@ WITH RECURSIVE room AS MATERIALIZED (
         SELECT sum(value) FROM counters
         WHERE name = 'running' AND agent = '' AND lane = shares.lane AND label = shares.tenant), 0)::bigint AS running
     FROM shares
-    WHERE :now >= (
-        SELECT min(available_at) FROM runs
-        WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent
-            AND priority = shares.priority AND tenant = shares.tenant)
+    WHERE shares.tenant NOT IN (SELECT jsonb_array_elements_text(:held_tenants::jsonb))
+        AND :now >= (
+            SELECT min(available_at) FROM runs
+            WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent
+                AND priority = shares.priority AND tenant = shares.tenant)
 ), picked AS MATERIALIZED (
     SELECT due.*, open.reserved, open.lane_rank, open.running
     FROM open CROSS JOIN LATERAL (
         SELECT id, state, tenant, agent, lane, priority, available_at, attempt, failures, losses, max_attempts,
             max_losses, input, parent_id, root_id, deadline_at, created_at, cancel_requested_at,
-            concurrency_key
+            concurrency_key, user_id, traceparent
         FROM runs
         WHERE runs.available_at <= :now AND runs.lane = open.lane AND runs.agent = open.agent
             AND runs.priority = open.priority AND runs.tenant = open.tenant
@@ -78,8 +79,8 @@ WITH RECURSIVE room AS MATERIALIZED (
     FROM placed
 )
 SELECT picked.id, state AS was, tenant, agent, lane, attempt + 1 AS attempt, failures, losses, max_attempts, max_losses,
-    input, parent_id, root_id, deadline_at, created_at, cancel_requested_at, concurrency_key,
-    :now AS claimed_at
+    input, parent_id, root_id, deadline_at, created_at, cancel_requested_at, concurrency_key, user_id,
+    traceparent, :now AS claimed_at
 FROM ranked JOIN picked ON picked.id = ranked.id
 WHERE has_own_slot OR shared_place <= :shared
 
@@ -114,3 +115,4 @@ SELECT min((SELECT min(available_at) FROM runs
                 AND (state_version IS NULL OR state_version BETWEEN shares.oldest AND shares.newest))) AS due_at,
     :now AS now
 FROM shares
+WHERE shares.tenant NOT IN (SELECT jsonb_array_elements_text(:held_tenants::jsonb))

@@ -2,14 +2,15 @@
 -- A key that exists already inserts nothing; the caller then reads what is there.
 INSERT INTO runs (id, tenant, agent, lane, priority, state, available_at, max_attempts, max_losses,
     run_timeout_us, deadline_at, input, idempotency_key, parent_id, root_id, webhook_url,
-    concurrency_key, created_at)
+    concurrency_key, user_id, traceparent, created_at)
 SELECT item.id, item.tenant, item.agent, item.lane, item.priority, 'queued', coalesce(item.available_at, :now),
     item.max_attempts, item.max_losses, item.run_timeout_us,
     coalesce(item.available_at, :now) + item.run_timeout_us,
-    item.input, item.idempotency_key, item.parent_id, item.root_id, item.webhook_url, item.concurrency_key, :now
+    item.input, item.idempotency_key, item.parent_id, item.root_id, item.webhook_url, item.concurrency_key,
+    item.user_id, item.traceparent, :now
 FROM @rows(id text, tenant text, agent text, lane text, priority integer, available_at bigint, max_attempts integer,
     max_losses integer, run_timeout_us bigint, input text, idempotency_key text, parent_id text, root_id text,
-    webhook_url text, concurrency_key text) AS item
+    webhook_url text, concurrency_key text, user_id text, traceparent text) AS item
 WHERE true
 ON CONFLICT DO NOTHING
 RETURNING id
@@ -28,23 +29,6 @@ SELECT * FROM runs WHERE id = :id
 -- name: lock_runs
 -- In one order, so that two transactions never wait for each other in a circle. On SQLite the writer is alone anyway.
 SELECT item.id FROM @rows(id text) AS item WHERE false
-
--- name: list_runs
--- Newest first; the key of a page is the last id of the page before.
-SELECT id, tenant, agent, lane, priority, state, available_at, attempt, failures, losses, max_attempts, parent_id,
-    root_id, cancel_requested_at, progress_done, progress_total, dismissed_at, created_at, started_at, finished_at,
-    deadline_at, error, idempotency_key
-FROM runs
-WHERE (CAST(:after AS TEXT) IS NULL OR id < :after)
-    AND (CAST(:state AS TEXT) IS NULL OR state = :state)
-    AND (CAST(:agent AS TEXT) IS NULL OR agent = :agent)
-    AND (CAST(:lane AS TEXT) IS NULL OR lane = :lane)
-    AND (CAST(:tenant AS TEXT) IS NULL OR tenant = :tenant)
-    AND (CAST(:parent_id AS TEXT) IS NULL OR parent_id = :parent_id)
-    AND (CAST(:created_after AS BIGINT) IS NULL OR created_at >= :created_after)
-    AND (CAST(:created_before AS BIGINT) IS NULL OR created_at < :created_before)
-ORDER BY id DESC
-LIMIT :limit
 
 -- name: list_dead
 -- The dead letters: failed runs that nobody has redriven or dismissed.
@@ -95,10 +79,11 @@ WITH RECURSIVE room AS (
         SELECT sum(value) FROM counters
         WHERE name = 'running' AND agent = '' AND lane = shares.lane AND label = shares.tenant), 0) AS running
     FROM shares
-    WHERE :now >= (
-        SELECT min(available_at) FROM runs
-        WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent
-            AND priority = shares.priority AND tenant = shares.tenant)
+    WHERE shares.tenant NOT IN (SELECT value FROM json_each(:held_tenants))
+        AND :now >= (
+            SELECT min(available_at) FROM runs
+            WHERE available_at IS NOT NULL AND lane = shares.lane AND agent = shares.agent
+                AND priority = shares.priority AND tenant = shares.tenant)
 ), picked AS MATERIALIZED (
     SELECT runs.rowid AS row, runs.id, runs.priority, runs.available_at, runs.tenant, open.lane, open.reserved,
         open.lane_rank, open.running
@@ -132,7 +117,8 @@ WITH RECURSIVE room AS (
 SELECT json_group_array(json_object('id', id, 'was', state, 'tenant', tenant, 'agent', agent, 'lane', lane,
     'attempt', attempt + 1, 'failures', failures, 'losses', losses, 'max_attempts', max_attempts,
     'max_losses', max_losses, 'input', input, 'parent_id', parent_id, 'root_id', root_id, 'deadline_at', deadline_at,
-    'created_at', created_at, 'cancel_requested_at', cancel_requested_at, 'concurrency_key', concurrency_key,
+    'created_at', created_at, 'cancel_requested_at', cancel_requested_at, 'concurrency_key', concurrency_key, 'user_id', user_id,
+    'traceparent', traceparent,
     'claimed_at', :now)) AS rows_json
 FROM ranked JOIN runs ON runs.rowid = ranked.row
 WHERE has_own_slot OR shared_place <= :shared
@@ -168,6 +154,7 @@ SELECT min((SELECT min(available_at) FROM runs
                 AND (state_version IS NULL OR state_version BETWEEN shares.oldest AND shares.newest))) AS due_at,
     :now AS now
 FROM shares
+WHERE shares.tenant NOT IN (SELECT value FROM json_each(:held_tenants))
 
 -- name: take_runs
 -- Those that were just picked: nobody else can have them.
@@ -218,6 +205,25 @@ WITH RECURSIVE lineage (id) AS (
 SELECT runs.id FROM runs JOIN lineage ON lineage.id = runs.id
 WHERE runs.state IN ('queued', 'waiting', 'running')
 ORDER BY runs.id
+
+-- name: lineage_of_run
+-- The same, with what people want to know of each.
+WITH RECURSIVE lineage (id) AS (
+    SELECT id FROM runs WHERE id = :id
+    UNION
+    SELECT runs.id FROM runs JOIN lineage ON runs.parent_id = lineage.id
+)
+SELECT runs.id, runs.tenant, runs.agent, runs.lane, runs.state, runs.parent_id, runs.cancel_requested_at, runs.created_at
+FROM runs JOIN lineage ON lineage.id = runs.id
+WHERE runs.state IN ('queued', 'waiting', 'running')
+ORDER BY runs.id
+
+-- name: held_reservations
+-- What calls that are under way may use at most, until it is known what they did use.
+SELECT reservations.id, reservations.run_id, reservations.key, reservations.tool, reservations.model,
+    reservations.microusd, reservations.tokens, reservations.actions, reservations.created_at
+FROM @rows(run_id text) AS item JOIN reservations ON reservations.run_id = item.run_id
+WHERE reservations.state = 'held'
 
 -- name: open_states
 SELECT runs.id, runs.state FROM @rows(id text) AS item JOIN runs ON runs.id = item.id
@@ -271,27 +277,34 @@ SELECT runs.id, runs.state, runs.output, runs.error, runs.parent_id
 FROM @rows(id text) AS item JOIN runs ON runs.id = item.id
 
 -- name: oldest_due
--- One index probe per priority and tenant that exists.
-WITH RECURSIVE levels (priority) AS (
-    SELECT max(priority) FROM runs WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent
+-- Of each queue: one index probe per priority and tenant that exists.
+WITH RECURSIVE levels (agent, lane, priority) AS (
+    SELECT item.agent, item.lane,
+        (SELECT max(priority) FROM runs WHERE available_at IS NOT NULL AND lane = item.lane AND agent = item.agent)
+    FROM @rows(agent text, lane text) AS item
     UNION ALL
-    SELECT (SELECT max(priority) FROM runs
-            WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent AND priority < levels.priority)
+    SELECT agent, lane, (SELECT max(runs.priority) FROM runs
+                         WHERE available_at IS NOT NULL AND runs.lane = levels.lane AND runs.agent = levels.agent
+                             AND runs.priority < levels.priority)
     FROM levels WHERE levels.priority IS NOT NULL
-), shares (priority, tenant) AS (
-    SELECT priority, (SELECT min(tenant) FROM runs
-                      WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent AND priority = levels.priority)
+), shares (agent, lane, priority, tenant) AS (
+    SELECT agent, lane, priority, (SELECT min(runs.tenant) FROM runs
+                                   WHERE available_at IS NOT NULL AND runs.lane = levels.lane
+                                       AND runs.agent = levels.agent AND runs.priority = levels.priority)
     FROM levels WHERE levels.priority IS NOT NULL
     UNION ALL
-    SELECT priority, (SELECT min(tenant) FROM runs
-                      WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent AND priority = shares.priority
-                          AND tenant > shares.tenant)
+    SELECT agent, lane, priority, (SELECT min(runs.tenant) FROM runs
+                                   WHERE available_at IS NOT NULL AND runs.lane = shares.lane
+                                       AND runs.agent = shares.agent AND runs.priority = shares.priority
+                                       AND runs.tenant > shares.tenant)
     FROM shares WHERE shares.tenant IS NOT NULL
 )
-SELECT min((SELECT min(available_at) FROM runs
-            WHERE available_at IS NOT NULL AND lane = :lane AND agent = :agent
-                AND priority = shares.priority AND tenant = shares.tenant)) AS oldest, :now AS now
+SELECT agent, lane, :now AS now,
+    min((SELECT min(available_at) FROM runs
+         WHERE available_at IS NOT NULL AND runs.lane = shares.lane AND runs.agent = shares.agent
+             AND runs.priority = shares.priority AND runs.tenant = shares.tenant)) AS oldest
 FROM shares
+GROUP BY agent, lane
 
 -- name: current_instant
 SELECT :now AS now
@@ -303,3 +316,6 @@ SELECT id FROM (
     UNION ALL
     SELECT id FROM runs WHERE available_at <= :now
 ) AS busy LIMIT 1
+
+-- name: agents_of_runs
+SELECT runs.id, runs.agent FROM @rows(id text) AS item JOIN runs ON runs.id = item.id

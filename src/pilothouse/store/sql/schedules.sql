@@ -17,6 +17,12 @@ SELECT schedules.*, runs.state AS last_run_state
 FROM schedules LEFT JOIN runs ON runs.id = schedules.last_run_id
 ORDER BY name
 
+-- name: schedules_of_tenant
+SELECT schedules.*, runs.state AS last_run_state
+FROM schedules LEFT JOIN runs ON runs.id = schedules.last_run_id
+WHERE schedules.tenant = :tenant
+ORDER BY name
+
 -- name: schedule_by_name
 SELECT schedules.*, runs.state AS last_run_state
 FROM schedules LEFT JOIN runs ON runs.id = schedules.last_run_id

@@ -29,3 +29,13 @@ DELETE FROM audit WHERE seq >= :first_seq AND seq <= :last_seq
 -- name: audit_span
 SELECT seq, at, tenant, principal, action, entity, entity_id, before, after, reason, run_id, attempt
 FROM audit WHERE seq >= :first_seq AND seq <= :last_seq ORDER BY seq LIMIT :limit
+
+-- name: tombstones_of_span
+-- Of records that were erased, as far as any of a batch is in the span.
+SELECT tombstones FROM erased_records WHERE last_seq >= :first_seq AND first_seq <= :last_seq ORDER BY first_seq, id
+
+-- name: erasure_vouchers
+SELECT seq, at, principal, entity_id, reason FROM audit WHERE action = :action AND entity = 'tenant' ORDER BY seq
+
+-- name: prune_tombstones
+DELETE FROM erased_records WHERE last_seq <= :last_seq

@@ -12,3 +12,10 @@ SELECT * FROM signals WHERE run_id = :run_id AND name = :name
 
 -- name: delete_signals
 DELETE FROM signals WHERE run_id IN (SELECT item.id FROM @rows(id text) AS item)
+
+-- name: delete_answers
+-- Whether calls of runs took place, which are now made again.
+DELETE FROM signals WHERE (run_id, name) IN (
+    SELECT checkpoints.run_id, replace(checkpoints.key, '.intent', '.happened')
+    FROM checkpoints JOIN @rows(id text, since bigint) AS item ON item.id = checkpoints.run_id
+    WHERE checkpoints.kind = 'intent' AND checkpoints.finished_at >= item.since)

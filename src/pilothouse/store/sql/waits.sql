@@ -10,6 +10,10 @@ WHERE runs.state = 'waiting' AND runs.attempt = item.attempt
     AND NOT (item.kind = 'child' AND EXISTS (
         SELECT 1 FROM runs AS child
         WHERE child.id = item.name AND child.state IN ('succeeded', 'failed', 'cancelled')))
+    AND NOT (item.kind = 'switch' AND NOT EXISTS (SELECT 1 FROM switches WHERE switches.scope = item.name))
+    AND (item.kind <> 'limit' OR item.name LIKE '%@' || (SELECT coalesce(max(limits.epoch), 0) FROM limits))
+    AND NOT (item.kind = 'approval' AND EXISTS (
+        SELECT 1 FROM approvals WHERE approvals.id = item.name AND approvals.state <> 'pending'))
 ON CONFLICT DO NOTHING
 
 -- name: release_waits

@@ -1,7 +1,7 @@
 -- name: insert_worker
-INSERT INTO workers (id, host, pid, state, app, agents, state_versions, slots, version, started_at, renewed_at,
-    lease_until)
-VALUES (:id, :host, :pid, 'running', :app, :agents, :state_versions, :slots, :version, :now, :now,
+INSERT INTO workers (id, host, pid, state, app, agents, state_versions, slots, version, is_enabled,
+    started_at, renewed_at, lease_until)
+VALUES (:id, :host, :pid, 'running', :app, :agents, :state_versions, :slots, :version, :is_enabled, :now, :now,
     :now + CAST(:lease_us AS BIGINT))
 
 -- name: renew_worker
@@ -49,3 +49,13 @@ SELECT * FROM workers WHERE id = :id
 
 -- name: expire_worker
 UPDATE workers SET lease_until = 0 WHERE id = :id AND state IN ('running', 'draining')
+
+-- name: attempts_of_workers
+-- What runs now, the longest first.
+SELECT attempts.worker_id, attempts.run_id, attempts.number, attempts.started_at, runs.agent, runs.lane
+FROM attempts JOIN runs ON runs.id = attempts.run_id
+WHERE attempts.state = 'running'
+ORDER BY attempts.started_at LIMIT :limit
+
+-- name: switch_epoch
+SELECT epoch FROM switch_epochs

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from pilothouse.control import agents
+from pilothouse.control import agents, switches
+from pilothouse.control.switches import TripOrder
 from pilothouse.control.views import view
-from pilothouse.web import schemas
+from pilothouse.web import requests, schemas, switch_schemas
+from pilothouse.web.access import PrincipalOf
 from pilothouse.web.answers import answer
 from pilothouse.web.backend import BackendOf
-from pilothouse.web.openapi import gives
+from pilothouse.web.bodies import read_model
+from pilothouse.web.openapi import gives, takes
 
 router = APIRouter(prefix="/api/v1", tags=["agents"])
 
@@ -24,3 +27,21 @@ async def list_agents(backend: BackendOf) -> Response:
 @router.get("/agents/{name}", responses=gives(schemas.Agent))
 async def get_agent(name: str, backend: BackendOf) -> Response:
     return answer(view(agents.public(await agents.show_agent(backend.db, name))))
+
+
+@router.post(
+    "/agents/{name}/suspend",
+    openapi_extra=takes(requests.Suspend, required=False),
+    responses=gives(switch_schemas.TrippedSwitch),
+)
+async def suspend_agent(name: str, request: Request, backend: BackendOf, principal: PrincipalOf) -> Response:
+    """Trips switch `agent:NAME`: its runs stay queued, and those that run stop before their next effect."""
+    body = await read_model(request, requests.Suspend)
+    order = TripOrder(f"agent:{name}", reason=body.reason)
+    return answer(view(await switches.trip_switch(backend.db, order, principal=principal)))
+
+
+@router.post("/agents/{name}/resume", responses=gives(switch_schemas.ResetSwitch))
+async def resume_agent(name: str, backend: BackendOf, principal: PrincipalOf) -> Response:
+    """Resets switch `agent:NAME`."""
+    return answer(view(await switches.reset_switch(backend.db, f"agent:{name}", principal=principal)))

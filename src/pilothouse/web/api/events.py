@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import merge
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from pilothouse.control import audit, runs, watching
+from pilothouse.control import runs, watching
 from pilothouse.control.views import CANCELLING, run_view, view
 from pilothouse.control.watching import News, Place
 from pilothouse.domain.runs import TERMINAL
 from pilothouse.errors import StoreUnavailable
 from pilothouse.web.backend import BackendOf
+from pilothouse.web.newsroom import Newsroom
 from pilothouse.web.openapi import PROBLEMS
-from pilothouse.web.streams import LastEventId, PulseOf, event, numbers_of
+from pilothouse.web.streams import Frames, LastEventId, PulseOf, event, frame, numbers_of
 
 router = APIRouter(prefix="/api/v1", tags=["events"])
 
 T = TypeVar("T")
-
-PAGE = 500
 
 
 async def watch_of(id: str, backend: BackendOf, last_event_id: LastEventId = None) -> RunWatch:
@@ -32,9 +32,9 @@ async def watch_of(id: str, backend: BackendOf, last_event_id: LastEventId = Non
     return RunWatch(place)
 
 
-async def seq_of(backend: BackendOf, last_event_id: LastEventId = None) -> int:
+async def seq_of(last_event_id: LastEventId = None) -> int | None:
     numbers = numbers_of(last_event_id, count=1)
-    return numbers[0] if numbers else await audit.last_seq(backend.db)
+    return numbers[0] if numbers else None
 
 
 class RunWatch:
@@ -87,21 +87,35 @@ async def follow_run(
         is_going = bool(news and news.has_more) or await pulse.beat()
 
 
-@router.get("/events", response_class=EventSourceResponse, responses=PROBLEMS)
+@router.get("/events", response_class=Frames, responses=PROBLEMS)
 async def follow_audit(
-    seq: Annotated[int, Depends(seq_of)],
+    seq: Annotated[int | None, Depends(seq_of)],
     backend: BackendOf,
-    pulse: PulseOf,
     action: str | None = None,
     tenant: str | None = None,
-) -> AsyncIterator[ServerSentEvent]:
+) -> Response:
     """Every audit record from now on, or from Last-Event-ID on, as an `audit` event; none is left out."""
-    follower, is_going = audit.Follower(backend.db, after=seq, action=action, tenant=tenant), True
-    while is_going:
-        rows = await _unless_away(follower.next(limit=PAGE)) or []
-        for row in rows:
-            yield event("audit", view(row), str(row["seq"]))
-        is_going = len(rows) == PAGE or await pulse.beat()
+    return await Frames.begun(_audit_frames(backend.newsroom, seq, Wanted(action, tenant)))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which records a viewer asks for."""
+
+    action: str | None
+    tenant: str | None
+
+    def frames(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
+        """The records as they travel."""
+        return b"".join(frame("audit", view(row), str(row["seq"])) for row in rows if self._covers(row))
+
+    def _covers(self, row: Mapping[str, Any]) -> bool:
+        return self.action in (None, row["action"]) and self.tenant in (None, row["tenant"])
+
+
+async def _audit_frames(newsroom: Newsroom, seq: int | None, wanted: Wanted) -> AsyncIterator[bytes | None]:
+    async for batch in newsroom.batches(seq):
+        yield batch.shown(wanted, wanted.frames)
 
 
 async def _unless_away(asked: Awaitable[T]) -> T | None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from pilothouse.control import insights, readiness, workers
+from pilothouse.control import figures, readiness
 from pilothouse.control.counters import DURATION_BUCKETS_SECONDS
+from pilothouse.domain.readiness import worst
 from pilothouse.telemetry import metrics
-from pilothouse.web import schemas
+from pilothouse.web import health_schemas as schemas
 from pilothouse.web.answers import answer
 from pilothouse.web.backend import BackendOf
 from pilothouse.web.openapi import PROBLEMS, gives
@@ -31,8 +31,8 @@ async def get_health() -> Response:
 @router.get("/ready", responses={**gives(schemas.Ready), 503: {"model": schemas.Ready}})
 async def get_ready(backend: BackendOf) -> Response:
     """Readiness: `degraded` takes runs that will wait; `not_ready`, with 503, takes none."""
-    checks = await readiness.readiness(backend.db)
-    status = readiness.worst(checks)
+    checks = await readiness.readiness(backend.db, backend.settings, backend.redis)
+    status = worst(checks)
     told = {"status": status, "checks": {name: asdict(check) for name, check in checks.items()}}
     return answer(told, 503 if status == "not_ready" else 200)
 
@@ -42,8 +42,6 @@ async def get_metrics(backend: BackendOf) -> Response:
     """Prometheus text. The figures come from the database: every API process answers the same."""
     if not backend.settings.enable_metrics:
         raise HTTPException(404)
-    queues = await insights.queue_insights(backend.db)
-    rows = await workers.list_workers(backend.db, limit=readiness.WORKERS_LOOKED_AT)
-    states = Counter(str(row["state"]) for row in rows if row["lease_until"] >= row["now"])
-    text = metrics.render_metrics(queues, states, DURATION_BUCKETS_SECONDS)
+    found = await figures.read_figures(backend.db, backend.settings.calendar)
+    text = metrics.render_metrics(found, DURATION_BUCKETS_SECONDS)
     return PlainTextResponse(text, media_type=metrics.CONTENT_TYPE)

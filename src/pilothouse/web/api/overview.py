@@ -1,44 +1,59 @@
-"""The overview: what the status page shows, in one answer."""
+"""The overview: the platform at a glance, in one answer."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from fastapi import APIRouter, Response
 
 from pilothouse import __version__
-from pilothouse.control import dead, insights, runs
-from pilothouse.control.dead import DeadFilter
-from pilothouse.control.views import run_view
-from pilothouse.web import schemas
+from pilothouse.control import overview
+from pilothouse.control.insights import QueueInsight
+from pilothouse.control.overview import Overview
+from pilothouse.control.views import run_view, view
+from pilothouse.domain.budgets import Standing
+from pilothouse.web import overview_schemas
 from pilothouse.web.answers import answer
-from pilothouse.web.api.workers import listed_workers
+from pilothouse.web.api.workers import shown_worker
 from pilothouse.web.backend import BackendOf
 from pilothouse.web.openapi import gives
 
 router = APIRouter(prefix="/api/v1", tags=["overview"])
 
-WORKERS_SHOWN = 12
-RUNS_SHOWN = 15
-DEAD_COUNTED = 100
 
-
-@router.get("/overview", responses=gives(schemas.Overview))
+@router.get("/overview", responses=gives(overview_schemas.Overview))
 async def get_overview(backend: BackendOf) -> Response:
-    """Queues per agent and lane, workers, the latest runs, and how many dead letters there are."""
-    queues = await insights.queue_insights(backend.db)
-    latest = await runs.list_runs(backend.db, runs.Filter(), limit=RUNS_SHOWN)
-    letters = await dead.list_dead(backend.db, DeadFilter(), limit=DEAD_COUNTED + 1)
-    return answer(
-        {
-            "version": __version__,
-            "queues": [_queue(queue) for queue in queues],
-            "workers": await listed_workers(backend.db, limit=WORKERS_SHOWN),
-            "runs": [run_view(row) for row in latest],
-            "dead": {"count": min(len(letters), DEAD_COUNTED), "has_more": len(letters) > DEAD_COUNTED},
-        }
-    )
+    """Queues per agent and lane, workers, the latest runs, tripped switches, and how many dead letters there are."""
+    return answer(shown(await overview.look(backend.db, backend.settings.calendar)))
 
 
-def _queue(queue: insights.QueueInsight) -> dict[str, object]:
+def shown(seen: Overview) -> dict[str, Any]:
+    """The platform as users see it."""
+    return {
+        "version": __version__,
+        "queues": [_queue(queue) for queue in seen.queues],
+        "workers": [shown_worker(row) for row in seen.workers],
+        "runs": [run_view(row) for row in seen.runs],
+        "switches": [view(row) for row in seen.switches],
+        "spending": {"day": _spent(seen.day), "month": _spent(seen.month), "blocked_runs": seen.blocked_runs},
+        "alerts": seen.alerts,
+        "dead": {
+            "count": min(len(seen.dead), overview.DEAD_COUNTED),
+            "has_more": len(seen.dead) > overview.DEAD_COUNTED,
+        },
+    }
+
+
+def _spent(standing: Standing) -> dict[str, object]:
+    return {
+        "period": standing.period,
+        "settled_microusd": standing.settled,
+        "reserved_microusd": standing.reserved,
+        "limit_microusd": standing.limit,
+    }
+
+
+def _queue(queue: QueueInsight) -> dict[str, object]:
     return {
         "agent": queue.agent,
         "lane": queue.lane,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from pilothouse.control import cancels, dead, runs, signals, timeline
-from pilothouse.control.runs import Filter, Submitted
-from pilothouse.control.views import run_view
+from pilothouse.clock import isoformat
+from pilothouse.control import bulk, cancels, dead, run_lists, runs, signals, timeline
+from pilothouse.control.bulk import Choice, Order, bulk_view
+from pilothouse.control.run_lists import Filter
+from pilothouse.control.runs import Submitted
+from pilothouse.control.views import lineage_view, run_view
+from pilothouse.control.waterfall import waterfall_of
 from pilothouse.domain.runs import RunState
+from pilothouse.domain.traces import parse_traceparent
 from pilothouse.errors import FieldError, PilothouseError
-from pilothouse.web import requests, schemas
+from pilothouse.web import lineage_schemas, requests, schemas, waterfall_schemas
 from pilothouse.web.access import Caller, PrincipalOf, caller_of
-from pilothouse.web.answers import Limit, answer, page
-from pilothouse.web.backend import BackendOf, backend_of
+from pilothouse.web.answers import Limit, answer
+from pilothouse.web.backend import Backend, BackendOf, backend_of
 from pilothouse.web.bodies import Instant, parse, read_json, read_model
 from pilothouse.web.openapi import gives, takes, takes_key
 from pilothouse.web.problems import invalid, problem_of
@@ -22,7 +27,11 @@ from pilothouse.web.problems import invalid, problem_of
 router = APIRouter(prefix="/api/v1", tags=["runs"])
 
 KEY_HEADER = "idempotency-key"
+TRACE_HEADER = "traceparent"
 DEFAULT_TENANT = "default"
+
+Version = Annotated[str | None, Query(min_length=1, max_length=64, description="The beginning of a fingerprint.")]
+Fragment = Annotated[str | None, Query(min_length=1, max_length=200, description="In the input or the error.")]
 
 
 @router.post(
@@ -31,7 +40,8 @@ DEFAULT_TENANT = "default"
 async def submit_run(request: Request) -> Response:
     """Takes a run. The answer comes once the run is stored; it is worked on later."""
     data = _with_key(await read_json(request, empty={}), request.headers.get(KEY_HEADER))
-    submitted = await backend_of(request).submitter.submit(_request_of(data, caller_of(request)))
+    wanted = request_of(data, caller_of(request), request.headers.get(TRACE_HEADER))
+    submitted = await backend_of(request).submitter.submit(wanted)
     told = _told(submitted)
     return answer(told, 202, {"Location": told["url"]})
 
@@ -44,8 +54,8 @@ async def submit_runs(request: Request) -> Response:
     """
     batch = await read_model(request, requests.SubmitMany)
     key = request.headers.get(KEY_HEADER)
-    caller = caller_of(request)
-    wanted = [_request_or_error(_with_place_key(data, key, n), caller) for n, data in enumerate(batch.runs)]
+    caller, trace = caller_of(request), request.headers.get(TRACE_HEADER)
+    wanted = [_request_or_error(_with_place_key(data, key, n), caller, trace) for n, data in enumerate(batch.runs)]
     accepted = [each for each in wanted if isinstance(each, runs.Request)]
     answers = iter(await backend_of(request).submitter.submit_batch(accepted) if accepted else [])
     outcomes = [next(answers) if isinstance(each, runs.Request) else each for each in wanted]
@@ -61,15 +71,24 @@ async def list_runs(
     lane: str | None = None,
     tenant: str | None = None,
     parent: str | None = None,
+    version: Version = None,
+    text: Fragment = None,
     created_after: Instant | None = None,
     created_before: Instant | None = None,
     after: str | None = None,
     limit: Limit = 50,
 ) -> Response:
-    """The newest runs first."""
-    wanted = Filter(state, agent, lane, tenant, parent, created_after, created_before)
-    rows = await runs.list_runs(backend.db, wanted, after=after, limit=limit + 1)
-    return page([run_view(row) for row in rows], limit=limit, key="id")
+    """The newest runs first. A page that has looked at many runs without filling up says how far back it has looked."""
+    wanted = Filter(state, agent, lane, tenant, parent, created_after, created_before, version, text)
+    found = await run_lists.list_runs(backend.db, wanted, after=after, limit=limit)
+    reached = found.searched_back_to
+    return answer(
+        {
+            "items": [run_view(row) for row in found.rows],
+            "next": found.next,
+            "searched_back_to": None if reached is None else isoformat(reached),
+        }
+    )
 
 
 @router.get("/runs/{id}", responses=gives(schemas.Run))
@@ -83,25 +102,83 @@ async def get_timeline(id: str, backend: BackendOf) -> Response:
     return answer(await timeline.timeline(backend.db, id))
 
 
+@router.get("/runs/{id}/waterfall", responses=gives(waterfall_schemas.Waterfall))
+async def get_waterfall(id: str, backend: BackendOf) -> Response:
+    """The run as spans on a line of time, where its time went and what it cost."""
+    return answer(await waterfall_of(backend.db, id))
+
+
 @router.get("/runs/{id}/why", responses=gives(schemas.Why))
 async def explain_run(id: str, backend: BackendOf) -> Response:
     """Why the run is where it is, and what to do about it."""
     return answer(await timeline.why(backend.db, id))
 
 
-@router.post("/runs/{id}/cancel", openapi_extra=takes(requests.Cancel, required=False), responses=gives(schemas.Run))
+@router.post(
+    "/runs/{id}/cancel",
+    openapi_extra=takes(requests.Cancel, required=False),
+    responses=gives(lineage_schemas.Cancelled),
+)
 async def cancel_run(id: str, request: Request, backend: BackendOf, principal: PrincipalOf) -> Response:
-    """Cancels the run and everything it started; one that runs shows `cancelling` until its worker has stopped it."""
+    """Cancels the run and everything it started; one that runs shows `cancelling` until its worker has stopped it.
+
+    With `lineage` its root and all that came of it; with `dry_run` it only says what that would be.
+    """
     body = await read_model(request, requests.Cancel)
+    if body.lineage:
+        found = await cancels.cancel_whole_lineage(
+            backend.db, id, principal=principal, reason=body.reason, dry_run=body.dry_run
+        )
+        return answer(lineage_view(found, dry_run=body.dry_run))
+    if body.dry_run:
+        return answer(lineage_view(await cancels.plan_cancel(backend.db, id), dry_run=True))
     row = await cancels.cancel_run(backend.db, id, principal=principal, reason=body.reason)
     return answer(run_view(row))
+
+
+@router.post("/runs:cancel", openapi_extra=takes(requests.CancelMany), responses=gives(schemas.Bulk))
+async def cancel_many(request: Request, backend: BackendOf) -> Response:
+    """Cancels the open runs of a filter, at most 500 at once, the newest first; a refused one leaves the others."""
+    body = await read_model(request, requests.CancelMany)
+    caller = caller_of(request)
+    order = Order("cancel", caller.principal, caller.tenant, body.reason)
+    return await _bulk(backend, order, body, caller)
+
+
+@router.post("/runs:redrive", openapi_extra=takes(requests.RedriveMany), responses=gives(schemas.Bulk))
+async def redrive_many(request: Request, backend: BackendOf) -> Response:
+    """Queues the dead letters of a filter again, at most 500 at once, the newest first."""
+    body = await read_model(request, requests.RedriveMany)
+    caller = caller_of(request)
+    order = Order("redrive", caller.principal, caller.tenant, body.reason, body.start_from)
+    return await _bulk(backend, order, body, caller)
+
+
+async def _bulk(backend: Backend, order: Order, body: requests.RunChoice, caller: Caller) -> Response:
+    wanted = Filter(
+        body.state,
+        body.agent,
+        body.lane,
+        caller.own_tenant(body.tenant),
+        created_after=body.created_after,
+        created_before=body.created_before,
+        version=body.version,
+        text=body.text,
+    )
+    choice = Choice(wanted, None if body.ids is None else tuple(body.ids), body.error_type)
+    chosen = await bulk.choose(backend.db, order.verb, choice)
+    if body.dry_run:
+        return answer(bulk_view(chosen, None))
+    return answer(bulk_view(chosen, await bulk.carry_out(backend.db, order, [row["id"] for row in chosen.rows])))
 
 
 @router.post("/runs/{id}/redrive", openapi_extra=takes(requests.Redrive, required=False), responses=gives(schemas.Run))
 async def redrive_run(id: str, request: Request, backend: BackendOf, principal: PrincipalOf) -> Response:
     """Queues a failed run again with fresh attempts."""
     body = await read_model(request, requests.Redrive)
-    row = await dead.redrive_run(backend.db, id, principal=principal, start_from=body.start_from, reason=body.reason)
+    row = await dead.redrive_run(
+        backend.db, id, principal=principal, start_from=body.start_from, step=body.step, reason=body.reason
+    )
     return answer(run_view(row))
 
 
@@ -124,7 +201,8 @@ async def send_signal(id: str, name: str, request: Request, backend: BackendOf, 
     return answer({"first": is_first})
 
 
-def _request_of(data: object, caller: Caller) -> runs.Request:
+def request_of(data: object, caller: Caller, trace: str | None) -> runs.Request:
+    """The run that a body asks for, on the caller's behalf. Raises InvalidInput, and NotFound for a foreign tenant."""
     body = parse(data, requests.Submit)
     return runs.Request(
         agent=body.agent,
@@ -137,12 +215,14 @@ def _request_of(data: object, caller: Caller) -> runs.Request:
         tenant=caller.own_tenant(body.tenant) or DEFAULT_TENANT,
         webhook_url=body.webhook_url,
         concurrency_key=body.concurrency_key,
+        user_id=body.user,
+        traceparent=trace if parse_traceparent(trace) else None,
     )
 
 
-def _request_or_error(data: object, caller: Caller) -> runs.Request | PilothouseError:
+def _request_or_error(data: object, caller: Caller, trace: str | None) -> runs.Request | PilothouseError:
     try:
-        return _request_of(data, caller)
+        return request_of(data, caller, trace)
     except PilothouseError as error:
         return error
 

@@ -18,9 +18,10 @@ router = APIRouter(prefix="/api/v1", tags=["schedules"])
 
 
 @router.get("/schedules", responses=gives(schemas.ScheduleList))
-async def list_schedules(backend: BackendOf) -> Response:
+async def list_schedules(backend: BackendOf, tenant: str | None = None) -> Response:
     """All schedules by name, with the instants at which they fire next."""
-    return answer({"items": [_shown(row) for row in await schedules.list_schedules(backend.db)], "next": None})
+    rows = await schedules.list_schedules(backend.db, tenant=tenant)
+    return answer({"items": [_shown(row) for row in rows], "next": None})
 
 
 @router.get("/schedules/{name}", responses=gives(schemas.Schedule))

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from pilothouse.control import Database, readiness, workers
+from pilothouse.control import readiness, workers
 from pilothouse.control.views import view
 from pilothouse.web import schemas
 from pilothouse.web.access import PrincipalOf
@@ -20,7 +20,8 @@ router = APIRouter(prefix="/api/v1", tags=["workers"])
 @router.get("/workers", responses=gives(schemas.WorkerList))
 async def list_workers(backend: BackendOf, limit: Limit = 50) -> Response:
     """Those that hold a lease first, then the latest of the others."""
-    return answer({"items": await listed_workers(backend.db, limit=limit), "next": None})
+    rows = await workers.list_workers(backend.db, limit=limit)
+    return answer({"items": [shown_worker(row) for row in rows], "next": None})
 
 
 @router.post("/workers/{id}/drain", responses=gives(schemas.Worker))
@@ -29,6 +30,5 @@ async def drain_worker(id: str, backend: BackendOf, principal: PrincipalOf) -> R
     return answer(view(await workers.drain_worker(backend.db, id, principal=principal)))
 
 
-async def listed_workers(db: Database, *, limit: int) -> list[dict[str, Any]]:
-    rows = await workers.list_workers(db, limit=limit)
-    return [view(row) | {"is_live": readiness.is_live(row)} for row in rows]
+def shown_worker(row: dict[str, Any]) -> dict[str, Any]:
+    return view(row) | {"is_live": readiness.is_live(row)}

@@ -1,0 +1,257 @@
+"""Graphs of LangGraph: their checkpoints are kept in the run's journal, their tools become steps.
+
+A graph goes on from its last super-step. Inside a node, `ChatModel` asks the gateway, so that a node that is run again
+does not pay again; tools of a `ToolNode` are wrapped.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_openai_messages
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph.state import CompiledStateGraph, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.types import Command
+from pydantic_core import to_jsonable_python
+
+from pilothouse import payloads
+from pilothouse.agents.seams import ForeignTool, Question, ask_model, call_tool, effect_of
+from pilothouse.engine.agent import SOURCE
+from pilothouse.engine.attempt import Attempt
+from pilothouse.engine.context import Context
+from pilothouse.engine.steps import store
+from pilothouse.errors import FatalError, ToolError
+from pilothouse.llm.wire import openai as wire
+
+GRAPH_KIND = "graph"
+ID_SHOWN = 12
+
+current_attempt: ContextVar[Attempt] = ContextVar("pilothouse_attempt")
+
+
+class ChatModel(BaseChatModel):
+    """A LangChain chat model that asks the gateway, inside a run. `route` is a route or a model as `provider:name`."""
+
+    route: str | None = None
+
+    @property
+    def _llm_type(self) -> str:
+        return "pilothouse"
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        raise FatalError("the model of a durable graph is asked with ainvoke, in an async node")
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        attempt = current_attempt.get(None)
+        if attempt is None:
+            raise FatalError("a ChatModel answers inside a run only: register the graph with app.add_agent")
+        body = {
+            "model": self.route or "default",
+            "messages": convert_to_openai_messages(messages),
+            "tools": kwargs.get("tools", []),
+            "response_format": kwargs.get("response_format"),
+        }
+        asked = wire.read(body)
+        question = Question(self.route, asked.messages, asked.parameters, asked.settings)
+        response = await ask_model(attempt, f"{_place(run_manager)}.model", question)
+        calls = [
+            {"name": call.tool_name, "args": call.args_as_dict(), "id": call.tool_call_id}
+            for call in response.tool_calls
+        ]
+        usage = response.usage
+        counted = {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "total_tokens": usage.input_tokens + usage.output_tokens,
+        }
+        message = AIMessage(content=response.text or "", tool_calls=calls, usage_metadata=counted)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def _place(run_manager: AsyncCallbackManagerForLLMRun | None) -> str:
+    """The node and its turn, as LangGraph names them: the same when the node is run again."""
+    metadata = (run_manager.metadata if run_manager is not None else None) or {}
+    node, _, turn = str(metadata.get("langgraph_checkpoint_ns", "graph")).rpartition("|")[2].partition(":")
+    return f"{node}.{turn[-ID_SHOWN:]}" if turn else node
+
+
+class JournalSaver(InMemorySaver):
+    """A checkpointer on the run's journal: what it holds in memory comes from there, and goes there first."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__()
+        self._attempt = attempt
+        for key, record in _records(attempt):
+            match key[0]:
+                case "put":
+                    super().put(*self._loaded(record))
+                case _:
+                    super().put_writes(*self._loaded(record))
+        self.is_empty = not self.storage
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        values = {name: value for name, value in checkpoint["channel_values"].items() if name in new_versions}
+        changed: Checkpoint = {**checkpoint, "channel_values": values}
+        await self._keep("put", checkpoint["id"], (_bare(config), changed, metadata, new_versions))
+        return super().put(config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        place = str(config["configurable"].get("checkpoint_id", ""))
+        await self._keep("writes", f"{place}.{task_id}", (_bare(config), list(writes), task_id, task_path))
+        super().put_writes(config, writes, task_id, task_path)
+
+    async def _keep(self, what: str, id: str, arguments: tuple[Any, ...]) -> None:
+        attempt = self._attempt
+        if attempt.stop_reason is not None:
+            await attempt.refuse_if_stopped()
+        kind, content = self.serde.dumps_typed(arguments)
+        key = attempt.unique(f"graph.{what}.{id}")
+        asked, stored = attempt.journal.open(key, GRAPH_KIND, {"graph": key})
+        if stored is None:
+            await store(attempt, asked, payloads.encode([kind, base64.b64encode(content).decode()]))
+
+    def _loaded(self, record: list[str]) -> tuple[Any, ...]:
+        loaded: tuple[Any, ...] = tuple(self.serde.loads_typed((record[0], base64.b64decode(record[1]))))
+        return loaded
+
+
+def _records(attempt: Attempt) -> Iterator[tuple[list[str], list[str]]]:
+    """What earlier attempts have kept, in the order in which it was."""
+    for row in attempt.journal.finished(GRAPH_KIND):
+        attempt.unique(row["key"])  # what comes anew under this key is another write
+        yield row["key"].removeprefix("graph.").split(".", 1), payloads.decode(row["result"])
+
+
+def _bare(config: RunnableConfig) -> RunnableConfig:
+    """What a checkpoint is found by, without what cannot be kept."""
+    found = config["configurable"]
+    names = ("thread_id", "checkpoint_ns", "checkpoint_id")
+    return {"configurable": {name: found[name] for name in names if name in found}}
+
+
+def make_handler(name: str, graph: Any) -> Callable[..., Awaitable[Any]]:
+    """A handler that takes the graph's input and returns its final state.
+
+    An `interrupt()` waits for the signal `interrupt-1` (`-2`, …); its payload is what the interrupt returns.
+    """
+
+    async def handler(ctx: Context, input: dict[str, Any]) -> Any:
+        attempt = ctx.attempt_state
+        saver = JournalSaver(attempt)
+        compiled = _compiled(graph, saver, attempt)
+        config: RunnableConfig = {"configurable": {"thread_id": ctx.run_id}}
+        token = current_attempt.set(attempt)
+        try:
+            given: Any = input if saver.is_empty else None
+            number = 0
+            while True:
+                state = await compiled.ainvoke(given, config, durability="sync")
+                interrupts = state.pop("__interrupt__", None) if isinstance(state, dict) else None
+                if not interrupts:
+                    return _plain_state(state)
+                number += 1
+                ctx.log(f"the graph was interrupted: {interrupts[0].value}", signal=f"interrupt-{number}")
+                given = Command(resume=await ctx.wait_for(f"interrupt-{number}"))
+        finally:
+            current_attempt.reset(token)
+
+    handler.__doc__ = name
+    setattr(handler, SOURCE, payloads.encode([name, *sorted(getattr(graph, "nodes", {}))]))
+    return handler
+
+
+def _compiled(graph: Any, saver: JournalSaver, attempt: Attempt) -> Any:
+    """The graph with our checkpointer and its tools as steps."""
+    compiled = graph.compile() if isinstance(graph, StateGraph) else graph
+    if not isinstance(compiled, CompiledStateGraph):
+        raise FatalError(f"a {type(graph).__name__} cannot be run; give a StateGraph or a compiled one")
+    bound = copy.copy(compiled)
+    bound.checkpointer = saver
+    bound.nodes = {name: _with_tools(node, attempt) for name, node in compiled.nodes.items()}
+    return bound
+
+
+def _with_tools(node: Any, attempt: Attempt) -> Any:
+    """A node whose tools are steps, where it is a `ToolNode`."""
+    inner = getattr(node, "bound", None)
+    if not isinstance(inner, ToolNode):
+        return node
+    own = ToolNode(
+        list(inner.tools_by_name.values()),
+        name=inner.name or "tools",
+        handle_tool_errors=inner._handle_tool_errors,
+        messages_key=inner._messages_key,
+        awrap_tool_call=_journaling(attempt, inner._awrap_tool_call),
+    )
+    wrapped = copy.copy(node)
+    wrapped.bound = own
+    return wrapped
+
+
+def _journaling(attempt: Attempt, inner: Any) -> Any:
+    """What stands around every call of a tool: ours, and around that what the node had."""
+    serde = JsonPlusSerializer()
+
+    async def wrap(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
+        asked = request.tool_call
+        metadata = None if request.tool is None else request.tool.metadata
+        tool = ForeignTool(asked["name"], effect_of(metadata))
+
+        async def call(given: dict[str, Any]) -> list[str]:
+            own = request if given == asked["args"] else request.override(tool_call={**asked, "args": given})
+            said = await (execute(own) if inner is None else inner(own, execute))
+            kind, content = serde.dumps_typed(said)
+            return [kind, base64.b64encode(content).decode()]
+
+        name = f"{asked['name']}.{str(asked['id'])[-ID_SHOWN:]}"
+        try:
+            kind, content = await call_tool(attempt, name, tool, asked["args"], call)
+        except ToolError as error:
+            return ToolMessage(str(error), tool_call_id=asked["id"], name=asked["name"], status="error")
+        return serde.loads_typed((kind, base64.b64decode(content)))
+
+    return wrap
+
+
+def _plain_state(state: Any) -> Any:
+    return to_jsonable_python(state, fallback=_dumped, serialize_unknown=True)
+
+
+def _dumped(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)

@@ -1,0 +1,177 @@
+"""Agents of the OpenAI Agents SDK: their models go through the gateway, their tools become steps.
+
+The SDK asks a `ModelProvider` for every model that is named by text, whichever agent of a hand-off names it, and asks
+an agent for its tools before each turn; those two are the seams.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from agents import Agent, FunctionTool, Model, ModelProvider, ModelResponse, RunConfig, Runner, Tool, Usage
+from agents.exceptions import AgentsException
+from agents.models.chatcmpl_converter import Converter
+from agents.run_context import RunContextWrapper
+from agents.tool_context import ToolContext
+from openai.types.chat import ChatCompletionMessage
+
+from pilothouse import payloads
+from pilothouse.agents.seams import ForeignTool, Question, ask_model, call_tool
+from pilothouse.engine.agent import SOURCE
+from pilothouse.engine.attempt import Attempt
+from pilothouse.engine.context import Context
+from pilothouse.errors import FatalError, ToolError
+from pilothouse.llm.wire import openai as wire
+
+ID_SHOWN = 12
+MAX_TURNS = 50
+
+
+class JournaledModel(Model):
+    """Asks the gateway in the place of a model of the SDK; each request is a step."""
+
+    def __init__(self, attempt: Attempt, name: str, route: str | None) -> None:
+        self._attempt = attempt
+        self._name = name
+        self._route = route
+
+    async def get_response(  # noqa: PLR0913, PLR0917 - the SDK's own signature
+        self,
+        system_instructions: str | None,
+        input: Any,
+        model_settings: Any,
+        tools: list[Tool],
+        output_schema: Any,
+        handoffs: list[Any],
+        tracing: Any,
+        **_: Any,
+    ) -> ModelResponse:
+        body = {
+            "model": self._route or "default",
+            "messages": [
+                *([{"role": "system", "content": system_instructions}] if system_instructions else []),
+                *Converter.items_to_messages(input),
+            ],
+            "tools": [
+                *(Converter.tool_to_openai(tool) for tool in tools),
+                *(Converter.convert_handoff_tool(handoff) for handoff in handoffs),
+            ],
+            "max_tokens": model_settings.max_tokens,
+            "temperature": model_settings.temperature,
+        }
+        schema = None if output_schema is None or output_schema.is_plain_text() else output_schema.json_schema()
+        if schema is not None:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
+        asked = wire.read(json.loads(json.dumps(body, default=_plain)))
+        question = Question(self._route, asked.messages, asked.parameters, asked.settings)
+        response = await ask_model(self._attempt, f"{self._name}.model", question)
+        message = wire.render(response, body["model"])["choices"][0]["message"]
+        items = Converter.message_to_output_items(ChatCompletionMessage.model_validate(message))
+        usage = Usage(
+            requests=1,
+            input_tokens=response.usage.input_tokens,
+            output_tokens=response.usage.output_tokens,
+            total_tokens=response.usage.input_tokens + response.usage.output_tokens,
+        )
+        return ModelResponse(output=items, usage=usage, response_id=None)
+
+    def stream_response(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
+        raise FatalError("a run of an OpenAI agent is not streamed: its answers are steps")
+
+
+class JournaledModels(ModelProvider):
+    """Gives the gateway for every model that an agent names. `route` beats what the agents name."""
+
+    def __init__(self, attempt: Attempt, name: str, route: str | None) -> None:
+        self._attempt = attempt
+        self._name = name
+        self._route = route
+
+    def get_model(self, model_name: str | None) -> Model:
+        named = None if model_name is None else model_name if ":" in model_name else f"openai:{model_name}"
+        return JournaledModel(self._attempt, self._name, self._route or named)
+
+
+class JournaledAgent(Agent[Any]):
+    """An agent whose function tools are steps, those of its MCP servers too."""
+
+    async def get_all_tools(self, run_context: RunContextWrapper[Any]) -> list[Tool]:
+        tools = await super().get_all_tools(run_context)
+        attempt: Attempt = getattr(self, ATTEMPT)
+        return [_journaled_tool(attempt, tool) if isinstance(tool, FunctionTool) else tool for tool in tools]
+
+
+ATTEMPT = "_pilothouse_attempt"
+
+
+def _journaled_agent(attempt: Attempt, agent: Agent[Any], made: dict[int, Agent[Any]]) -> Agent[Any]:
+    """A copy of the agent and of all that it hands off to; agents that hand off to each other are copied once."""
+    if id(agent) in made:
+        return made[id(agent)]
+    fields = {field.name: getattr(agent, field.name) for field in dataclasses.fields(agent) if field.init}
+    copy = JournaledAgent(**{**fields, "handoffs": []})
+    setattr(copy, ATTEMPT, attempt)
+    made[id(agent)] = copy
+    copy.handoffs = [
+        _journaled_agent(attempt, each, made) if isinstance(each, Agent) else _journaled_handoff(attempt, each, made)
+        for each in agent.handoffs
+    ]
+    return copy
+
+
+def _journaled_handoff(attempt: Attempt, handoff: Any, made: dict[int, Agent[Any]]) -> Any:
+    inner = handoff.on_invoke_handoff
+
+    async def invoke(context: RunContextWrapper[Any], arguments: str) -> Agent[Any]:
+        return _journaled_agent(attempt, await inner(context, arguments), made)
+
+    return dataclasses.replace(handoff, on_invoke_handoff=invoke)
+
+
+def _journaled_tool(attempt: Attempt, tool: FunctionTool) -> FunctionTool:
+    inner = tool.on_invoke_tool
+
+    async def invoke(context: ToolContext[Any], arguments: str) -> Any:
+        name = f"{tool.name}.{context.tool_call_id[-ID_SHOWN:]}"
+        given = payloads.decode(arguments) if arguments else {}
+
+        async def call(edited: dict[str, Any]) -> Any:
+            return await inner(context, arguments if edited == given else payloads.encode(edited))
+
+        try:
+            return await call_tool(attempt, name, ForeignTool(tool.name), given, call)
+        except ToolError as error:
+            return str(error)
+
+    return dataclasses.replace(tool, on_invoke_tool=invoke)
+
+
+def make_handler(name: str, agent: Agent[Any], deps: Any) -> Callable[..., Awaitable[Any]]:
+    """A handler that takes a prompt and returns the agent's final output. `deps` is the SDK's context."""
+
+    async def handler(ctx: Context, prompt: str, context: dict[str, Any] | None = None) -> Any:
+        attempt = ctx.attempt_state
+        journaled = _journaled_agent(attempt, agent, {})
+        models = JournaledModels(attempt, name, attempt.agent.options.model)
+        config = RunConfig(model_provider=models, tracing_disabled=True)
+        given = deps(ctx) if callable(deps) else deps
+        try:
+            result = await Runner.run(journaled, prompt, context=given, run_config=config, max_turns=MAX_TURNS)
+        except AgentsException as error:
+            raise FatalError(f"agent {name!r} gave up: {error}") from error  # with the same answers it would again
+        return result.final_output
+
+    output = getattr(agent, "output_type", None)
+    handler.__annotations__["return"] = output if isinstance(output, type) else Any
+    handler.__doc__ = agent.handoff_description or agent.name
+    tools = [str(getattr(tool, "name", tool)) for tool in agent.tools]
+    setattr(handler, SOURCE, payloads.encode([agent.name, str(agent.instructions), str(agent.model), *tools]))
+    return handler
+
+
+def _plain(value: Any) -> Any:
+    dump = getattr(value, "model_dump", None)
+    return dump(exclude_none=True) if dump is not None else None  # the SDK's own marks for what was not given

@@ -1,0 +1,134 @@
+"""What every adapter needs: a model call and a tool call of a framework, each as a step of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_jsonable_python
+
+from pilothouse import payloads
+from pilothouse.domain.effects import Effect
+from pilothouse.domain.retries import RetryPolicy
+from pilothouse.engine.attempt import Attempt
+from pilothouse.engine.governed import GovernedCall, kept_answer
+from pilothouse.engine.intents import Ready
+from pilothouse.engine.models import MODEL_KIND, ask, asker_of, fitted
+from pilothouse.engine.permission import Call, Declared, permit
+from pilothouse.engine.runaways import note_stored
+from pilothouse.engine.signature import StepTraits
+from pilothouse.engine.steps import StepCall, answer_of
+from pilothouse.engine.switches import EffectGate, pass_switches
+from pilothouse.engine.tool_calls import TOOL_KIND
+from pilothouse.llm.messages import load_response
+from pilothouse.llm.prompts import Prompt
+
+if TYPE_CHECKING:
+    from pydantic_ai.messages import ModelMessage, ModelResponse
+    from pydantic_ai.models import Model, ModelRequestParameters
+    from pydantic_ai.settings import ModelSettings
+
+ONCE = RetryPolicy()
+UNSAID = frozenset({"timestamp", "run_id", "conversation_id", "metadata"})
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a framework asks a model. `own_model` is asked itself, in the place of the route's models."""
+
+    route: str | None
+    messages: list[ModelMessage]
+    parameters: ModelRequestParameters
+    settings: ModelSettings
+    own_model: Model | None = None
+
+
+async def ask_model(attempt: Attempt, name: str, question: Question) -> ModelResponse:
+    """A model's answer, once: the step is named `name`, with a number from the second on.
+
+    Only the latest message must be the same on replay; what came before it follows from the answers so far, or is an
+    instruction that may tell the time.
+    """
+    latest = _plain(to_jsonable_python(question.messages[-1:], fallback=str, inf_nan_mode="strings"))
+    return await ask_question(attempt, name, question, {"latest": latest})
+
+
+async def ask_question(attempt: Attempt, name: str, question: Question, facts: Any) -> ModelResponse:
+    """A model's answer, once; `facts` are what must be the same on replay."""
+    if attempt.stop_reason is not None:
+        await attempt.refuse_if_stopped()
+    asked, stored = attempt.journal.open(attempt.unique(name), MODEL_KIND, facts)
+    if stored is not None:
+        return load_response(payloads.encode(answer_of(stored, None)))
+    prompt = Prompt(
+        question.route,
+        question.messages,
+        question.parameters,
+        asker_of(attempt, asked),
+        question.settings,
+        own_model=question.own_model,
+    )
+    return (await ask(attempt, asked, await fitted(attempt, asked, prompt))).response
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignTool:
+    """A tool of a framework, and what is known of it."""
+
+    name: str
+    effect: Effect = Effect.WRITE
+    platform: str | None = None
+    cost_microusd: int = 0
+
+    @property
+    def is_repeatable(self) -> bool:
+        return self.effect is Effect.IDEMPOTENT
+
+
+async def call_tool(
+    attempt: Attempt,
+    name: str,
+    tool: ForeignTool,
+    arguments: Mapping[str, Any],
+    function: Callable[[dict[str, Any]], Awaitable[Any]],
+) -> Any:
+    """What `function` returns of the arguments, once, as JSON gives it back; a reviewer may have edited them.
+
+    Raises StepError where it failed for good, ToolError with what to tell the model where it may not go out.
+    """
+    if attempt.stop_reason is not None:
+        await attempt.refuse_if_stopped()
+    asked, stored = attempt.journal.open(name, TOOL_KIND, {"tool": tool.name, "arguments": arguments})
+    if stored is not None:
+        await note_stored(attempt, asked, stored, tool.name)
+        return kept_answer(stored, None, tool)
+    await pass_switches(attempt, tool.name)
+    declared = Declared(tool.name, tool.effect, tool.platform)
+    given = await permit(Call(attempt, asked, declared, "model", dict), dict(arguments))
+    text = payloads.encode(to_jsonable_python(given, fallback=str, inf_nan_mode="strings"))
+    governed = GovernedCall(attempt, asked, tool, "model", text)
+    traits = StepTraits(tool.name, None, is_async=True)
+
+    async def call(ready: Ready, gate: EffectGate) -> str:
+        recorder, later = governed.recorder(ready), governed.may_put_off(ready)
+        step = StepCall(attempt, asked, function, traits, (given,), {}, ONCE, None, recorder, gate, later)
+        return await step.run()
+
+    return payloads.decode(await governed.carry_out(call))
+
+
+def effect_of(metadata: Mapping[str, Any] | None) -> Effect:
+    """The effect class in a tool's metadata; a tool that says nothing may change the world."""
+    return Effect((metadata or {}).get("effect", Effect.WRITE))
+
+
+def _plain(value: Any) -> Any:
+    """Data without what differs from one attempt to the next."""
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items() if key not in UNSAID}
+        case list():
+            return [_plain(item) for item in value]
+        case _:
+            return value

@@ -1,0 +1,1 @@
+"""Workflows: agents that are defined as a graph of nodes in YAML, checked before they run, each node a step."""

@@ -1,0 +1,112 @@
+"""One call of a tool as a step of its run: parsed, given its secrets, timed, recorded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from pilothouse import payloads
+from pilothouse.control.calls import CalledBy
+from pilothouse.engine.attempt import Attempt
+from pilothouse.engine.governed import GovernedCall, careful, kept_answer
+from pilothouse.engine.intents import Ready, Verify
+from pilothouse.engine.permission import Call, Declared, permit
+from pilothouse.engine.resting import counted, rest
+from pilothouse.engine.runaways import note_stored
+from pilothouse.engine.signature import decode_result
+from pilothouse.engine.steps import StepCall
+from pilothouse.engine.switches import EffectGate, pass_switches
+from pilothouse.engine.tools import EFFECT_KEY, Tool
+from pilothouse.errors import ToolError
+
+TOOL_KIND = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStep:
+    """One call, under the step name `name`."""
+
+    attempt: Attempt
+    name: str
+    tool: Tool
+    called_by: CalledBy
+
+    async def run(self, arguments: Mapping[str, Any]) -> Any:
+        """The tool's result; a finished call answers from its checkpoint.
+
+        Raises ToolError for arguments that do not fit, StepError once the call has failed for good, EffectError where
+        it changes the world, so that it must not just be made again, and what `permit` raises where it may not go out.
+        """
+        attempt, tool = self.attempt, self.tool
+        if attempt.stop_reason is not None:
+            await attempt.refuse_if_stopped()
+        parsed = tool.validate(arguments)
+        asked, stored = attempt.journal.open(self.name, TOOL_KIND, {"tool": tool.name, "arguments": parsed})
+        if stored is not None:
+            await note_stored(attempt, asked, stored, tool.name)
+            return kept_answer(stored, tool.traits.output, tool)
+        await rest(attempt, tool.name, tool.effect, self.called_by)
+        await pass_switches(attempt, tool.name)
+        parsed = await permit(Call(attempt, asked, self._declared(), self.called_by, tool.validate), parsed)
+        text = payloads.encode(to_jsonable_python(parsed, fallback=str, inf_nan_mode="strings"))
+        governed = GovernedCall(attempt, asked, tool, self.called_by, text, self._verify(parsed))
+        given = parsed | self._secrets() | ({EFFECT_KEY: governed.effect_id} if tool.takes_effect_key else {})
+
+        async def call(ready: Ready, gate: EffectGate) -> str:
+            step = StepCall(
+                attempt,
+                asked,
+                tool.function,
+                tool.traits,
+                (),
+                given,
+                careful(tool.options.retry, tool),
+                tool.options.timeout_seconds,
+                governed.recorder(ready),
+                gate,
+                governed.may_put_off(ready),
+            )
+            return await counted(attempt, tool.name, tool.effect, step.run)
+
+        return decode_result(await governed.carry_out(call), tool.traits.output)
+
+    def _declared(self) -> Declared:
+        tool, options = self.tool, self.tool.options
+        return Declared(
+            tool.name,
+            tool.effect,
+            tool.platform,
+            options.cost_usd,
+            options.risk,
+            options.amount,
+            options.people,
+            options.billing,
+            options.data_class,
+            tool.schema,
+        )
+
+    def _verify(self, parsed: Mapping[str, Any]) -> Verify | None:
+        verify, threads = self.tool.options.verify, self.attempt.services.threads
+        if verify is None:
+            return None
+
+        async def ask() -> Any:
+            answer = verify(**parsed) if inspect.iscoroutinefunction(verify) else threads.run(verify, **parsed)
+            return await answer
+
+        return ask
+
+    def _secrets(self) -> dict[str, str]:
+        """The secrets that the function takes; from now on they are taken out of whatever is written."""
+        claim, found = self.attempt.claim, dict[str, str]()
+        for parameter, name in self.tool.secrets.items():
+            secrets = self.attempt.services.around.secrets
+            if secrets is None:
+                raise ToolError(f"tool {self.tool.name!r} wants the secret {name!r}, and here are none")
+            found[parameter] = secrets.find(name, agent=claim.agent, tenant=claim.tenant)
+            self.attempt.hide(found[parameter])
+        return found

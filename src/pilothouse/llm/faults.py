@@ -1,0 +1,112 @@
+"""How a model call fails, in the few kinds that matter for what to do next."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from pilothouse.errors import PilothouseError
+
+FaultKind = Literal[
+    "rate_limited",
+    "quota_exceeded",
+    "unavailable",
+    "timeout",
+    "connection",
+    "malformed",
+    "breaker_open",
+    "no_key",
+    "wrong_key",
+    "unknown_model",
+    "too_long",
+    "rejected",
+    "over_limit",
+]
+
+KINDS: tuple[str, ...] = get_args(FaultKind)
+
+TEMPORARY = frozenset({"rate_limited", "unavailable", "timeout", "connection", "malformed", "breaker_open"})
+"""Kinds that pass by themselves; the others need somebody to change something."""
+
+SICK = frozenset({"unavailable", "timeout", "connection", "malformed"})
+"""Kinds that speak of the dependency's health, so that its breaker counts them. A limit is no illness."""
+
+MAY_BE_PAID = frozenset({"timeout", "connection", "malformed"})
+"""Kinds after which nobody knows whether the provider counts the question."""
+
+ADVICE = {
+    "quota_exceeded": "pay the provider's bill, or give the route another model",
+    "no_key": "set the key in the worker's environment",
+    "wrong_key": "check the key in the worker's environment",
+    "unknown_model": "correct the model's name in the route",
+    "too_long": "shorten the prompt, or give the agent a context window",
+    "rejected": "the provider does not accept this request as it is",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`retry_after_seconds` is what the provider, a breaker or a bucket asks for; None where nobody said."""
+
+    kind: FaultKind
+    message: str
+    retry_after_seconds: float | None = None
+
+    @property
+    def is_temporary(self) -> bool:
+        return self.kind in TEMPORARY
+
+    @property
+    def is_sick(self) -> bool:
+        return self.kind in SICK
+
+
+def read_fault(error: Exception) -> Fault | None:
+    """What an error of a provider's client means; None for one that is no failure of the call but of our own.
+
+    A reply that is not what the protocol says makes the clients stumble in many ways: whatever else they raise, the
+    reply was malformed.
+    """
+    from pydantic_ai import exceptions as raised
+
+    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+        return Fault("timeout", "no answer in time")
+    if isinstance(error, PilothouseError | raised.UserError):
+        return None
+    if isinstance(error, raised.UnexpectedModelBehavior):
+        return Fault("malformed", _told(error))
+    if not isinstance(error, raised.ModelAPIError):
+        return Fault("malformed", f"{type(error).__name__}: {_told(error)}")
+    return Fault(_kind(error), _told(error), error.retry_after)
+
+
+def _kind(error: Exception) -> FaultKind:
+    from pydantic_ai import exceptions as raised
+
+    kinds: tuple[tuple[type[Exception], FaultKind], ...] = (
+        (raised.ModelRateLimitError, "rate_limited"),
+        (raised.ModelQuotaExceededError, "quota_exceeded"),
+        (raised.ModelUnavailableError, "unavailable"),
+        (raised.ModelServerError, "unavailable"),
+        (raised.ModelTimeoutError, "timeout"),
+        (raised.ModelRequestTimeout, "timeout"),
+        (raised.ModelConnectionError, "connection"),
+        (raised.ModelContextWindowExceededError, "too_long"),
+        (raised.ModelAuthenticationError, "wrong_key"),
+        (raised.ModelNotFoundError, "unknown_model"),
+        (raised.ModelRequestRejectedError, "rejected"),
+    )
+    return next((kind for type, kind in kinds if isinstance(error, type)), "unavailable")
+
+
+def as_kind(text: str) -> FaultKind:
+    """A kind that was kept as text."""
+    return cast(FaultKind, text) if text in KINDS else "unavailable"
+
+
+MESSAGE_SHOWN = 500
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:MESSAGE_SHOWN]

@@ -1,0 +1,84 @@
+"""A request in one of the protocols, as the gateway's own messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pilothouse.llm.outputs import FINAL
+
+if TYPE_CHECKING:
+    from pydantic_ai.messages import ModelMessage
+    from pydantic_ai.models import ModelRequestParameters
+    from pydantic_ai.settings import ModelSettings
+    from pydantic_ai.tools import ToolDefinition
+
+PIECE = 16
+"""Characters of one piece of a streamed text."""
+
+
+class BadRequest(Exception):
+    """The body is no request of the protocol; the message says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """What a client asks. `is_stream`: it wants the answer in events."""
+
+    model: str
+    messages: list[ModelMessage]
+    parameters: ModelRequestParameters
+    settings: ModelSettings
+    is_stream: bool
+
+
+def make_parameters(tools: list[ToolDefinition], schema: Mapping[str, Any] | None) -> ModelRequestParameters:
+    """Tools and the wanted form. The tool that Pydantic AI gives its answers by is a form, not a tool."""
+    from pydantic_ai.models import ModelRequestParameters
+    from pydantic_ai.output import OutputObjectDefinition
+
+    plain = [tool for tool in tools if tool.name != FINAL]
+    final = [tool for tool in tools if tool.name == FINAL]
+    if final:
+        return ModelRequestParameters(
+            function_tools=plain, output_mode="tool", output_tools=final, allow_text_output=False
+        )
+    if schema is not None:
+        wanted = OutputObjectDefinition(json_schema=dict(schema), name=str(schema.get("title", "answer")))
+        return ModelRequestParameters(function_tools=plain, output_mode="native", output_object=wanted)
+    return ModelRequestParameters(function_tools=plain)
+
+
+def text_of(content: Any) -> str:
+    """Plain text, or the text parts of a list."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise BadRequest(f"content is a {type(content).__name__}; it is text or a list of parts")
+    return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+
+
+def pieces(text: str) -> Iterator[str]:
+    for start in range(0, len(text), PIECE):
+        yield text[start : start + PIECE]
+
+
+def event(data: Any, name: str | None = None) -> str:
+    """One server-sent event."""
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def field(body: Mapping[str, Any], name: str, kind: type) -> Any:
+    """A field of the body. Raises BadRequest where it is missing or of another type."""
+    value = body.get(name)
+    if not isinstance(value, kind):
+        raise BadRequest(f"{name} is {json.dumps(value)[:80]}; it must be a {kind.__name__}")
+    return value
+
+
+def key_of(headers: Mapping[str, str]) -> str:
+    """The key that a request comes with, in either way in which clients send it."""
+    return headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")

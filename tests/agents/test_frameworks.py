@@ -1,0 +1,281 @@
+"""Agents of frameworks beyond what the conformance suite shows: forms, retries, hand-offs, interrupts, programs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import Agent as OpenAIAgent
+from agents import function_tool
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import interrupt
+from pydantic import BaseModel
+from pydantic_ai import Agent as PydanticAgent
+from pydantic_ai import ModelRetry, RunContext
+from pydantic_ai.models.test import TestModel
+
+from pilothouse import App
+from pilothouse.agents.langgraph import ChatModel
+from pilothouse.errors import ConfigError
+from pilothouse.testing import ScriptedModel
+from tests.engine.conftest import Start, start
+
+__all__ = ["start"]
+
+
+class Reply(BaseModel):
+    text: str
+
+
+async def test_a_pydantic_agent_keeps_its_form_its_deps_and_its_retries(start: Start) -> None:
+    agent = PydanticAgent("openai:gpt-5-mini", name="support", output_type=Reply, deps_type=str, defer_model_check=True)
+    asked: list[int] = []
+
+    @agent.tool
+    def lookup(ctx: RunContext[str], order: int) -> str:
+        asked.append(order)
+        if order == 1:
+            raise ModelRetry("no such order, try 17")
+        return f"{ctx.deps}: order {order} was sent"
+
+    app = App("t")
+    app.add_agent(agent, deps=lambda ctx: ctx.input["context"]["greeting"], model="default")
+    model = ScriptedModel(
+        [
+            {"round": 1, "call": {"tool": "lookup", "arguments": {"order": 1}}},
+            {"round": 2, "call": {"tool": "lookup", "arguments": {"order": 17}}},
+            {"round": 3, "json": {"text": "It was sent."}},
+        ]
+    )
+    platform = await start(app, model=model)
+
+    assert await platform.run("support", {"prompt": "?", "context": {"greeting": "Hi"}}) == {"text": "It was sent."}
+    assert asked == [1, 17]
+    assert "no such order" in model.asked[1].result
+    assert "Hi: order 17" in model.asked[2].result
+
+
+async def test_an_agents_own_model_is_asked_where_no_route_stands_in(start: Start) -> None:
+    app = App("t")
+    app.add_agent(PydanticAgent(TestModel(custom_output_text="my own"), name="own"))
+    platform = await start(app)
+    run_id = await platform.submit("own", {"prompt": "?"})
+    await platform.run_until_idle()
+
+    found = await platform.timeline(run_id)
+    assert found["run"]["output"] == "my own"
+    assert [(call["model"], call["cost_microusd"]) for call in found["model_calls"]] == [("test:test", 0)]
+
+
+async def test_an_agent_that_gives_up_does_not_try_in_vain(start: Start) -> None:
+    app = App("t")
+    agent = PydanticAgent("openai:gpt-5-mini", name="support", output_type=Reply, defer_model_check=True)
+    app.add_agent(agent, model="default")
+    model = ScriptedModel([{"fault": "broken_json"}])
+    platform = await start(app, model=model)
+    run_id = await platform.submit("support", {"prompt": "?"})
+    await platform.run_until_idle()
+
+    run = await platform.get(run_id)
+    assert (run["state"], run["attempt"]) == ("failed", 1)
+    assert "agent 'support' gave up" in run["error"]["message"]
+
+
+async def test_openai_agents_hand_off_and_call_tools_as_steps(start: Start) -> None:
+    called: list[int] = []
+
+    @function_tool
+    def lookup(order: int) -> str:
+        called.append(order)
+        return f"order {order} was sent"
+
+    billing = OpenAIAgent(name="billing", instructions="You know orders", tools=[lookup], model="gpt-5-mini")
+    app = App("t")
+    app.add_agent(OpenAIAgent(name="front", instructions="You hand off", handoffs=[billing], output_type=str))
+    model = ScriptedModel(
+        [
+            {"when": {"system": "hand off"}, "call": {"tool": "transfer_to_billing", "arguments": {}}},
+            {"when": {"after": "transfer_to_billing"}, "call": {"tool": "lookup", "arguments": {"order": 17}}},
+            {"when": {"after": "lookup"}, "say": "It was sent."},
+        ]
+    )
+    platform = await start(app, model=model)
+    run_id = await platform.submit("front", {"prompt": "Where is 17?"})
+    await platform.run_until_idle()
+
+    found = await platform.timeline(run_id)
+    assert (found["run"]["output"], called) == ("It was sent.", [17])
+    assert sorted(step["kind"] for step in found["steps"]) == ["intent", "model", "model", "model", "tool"]
+
+
+async def test_a_graph_waits_at_an_interrupt_and_goes_on(start: Start) -> None:
+    model = ChatModel()
+    thought: list[int] = []
+
+    async def think(state: MessagesState) -> Any:
+        thought.append(1)
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    async def ask(state: MessagesState) -> Any:
+        return {"messages": [{"role": "user", "content": f"said {interrupt('may I?')}"}]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("think", think)
+    graph.add_node("ask", ask)
+    graph.add_node("again", think)
+    graph.add_edge(START, "think")
+    graph.add_edge("think", "ask")
+    graph.add_edge("ask", "again")
+    graph.add_edge("again", END)
+    app = App("t")
+    app.add_agent(graph, name="graph")
+    scripted = ScriptedModel([{"when": {"contains": "said yes"}, "say": "then I do"}, {"say": "may I?"}])
+    platform = await start(app, model=scripted)
+    run_id = await platform.submit("graph", {"messages": [{"role": "user", "content": "do it"}]})
+    await platform.run_until_idle()
+    assert (await platform.get(run_id))["state"] == "waiting"
+
+    await platform.signal(run_id, "interrupt-1", "yes")
+    await platform.run_until_idle()
+
+    messages = (await platform.get(run_id))["output"]["messages"]
+    assert [message["content"] for message in messages] == ["do it", "may I?", "said yes", "then I do"]
+    assert len(thought) == 2  # the node before the interrupt was not run again
+    assert len(scripted.asked) == 2
+
+
+PROGRAM = """
+import json, sys, openai
+given = json.load(sys.stdin)
+print("about to ask", file=sys.stderr)
+answer = openai.OpenAI().chat.completions.create(model="fast", messages=[{"role": "user", "content": given["q"]}])
+if given.get("exit"):
+    sys.exit(given["exit"])
+print(json.dumps({"said": answer.choices[0].message.content}))
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "bot.py"
+    path.write_text(PROGRAM, encoding="utf-8")
+    return path
+
+
+async def test_a_program_is_metered_through_its_own_address(start: Start, program: Path) -> None:
+    app = App("t")
+    app.add_program("bot", [sys.executable, str(program)])
+    platform = await start(app, model=ScriptedModel([{"say": "Hello"}]))
+    run_id = await platform.submit("bot", {"q": "?"})
+    await platform.run_until_idle()
+
+    found = await platform.timeline(run_id)
+    assert found["run"]["output"] == {"said": "Hello"}
+    assert [line["message"] for line in found["logs"]] == ["about to ask"]
+    assert [(call["outcome"], call["route"]) for call in found["model_calls"]] == [("answered", "openai:fast")]
+
+
+RESPONDING = """
+import json, sys, openai
+client, said = openai.OpenAI(), [{"role": "user", "content": "Which?"}]
+tool = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}, "strict": False}
+while True:
+    answer = client.responses.create(model="fast", input=said, tools=[tool])
+    calls = [item for item in answer.output if item.type == "function_call"]
+    if not calls:
+        break
+    said += [item.model_dump(exclude_none=True) for item in answer.output]
+    said += [{"type": "function_call_output", "call_id": call.call_id, "output": "42"} for call in calls]
+with open("tries", "a") as tries:
+    tries.write("x")
+if open("tries").read() == "x":
+    sys.exit("the first try fails")
+print(json.dumps(answer.output_text))
+"""
+
+
+async def test_a_program_that_asks_for_responses_pays_each_once(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "bot.py"
+    path.write_text(RESPONDING, encoding="utf-8")
+    model = ScriptedModel([{"when": {"after": "lookup"}, "say": "It is 42"}, {"call": {"tool": "lookup"}}])
+    app = App("t")
+    app.add_program("bot", [sys.executable, str(path)], folder=tmp_path, max_attempts=2)
+    platform = await start(app, model=model)
+    run_id = await platform.submit("bot", {})
+    await platform.run_until_idle()
+    await platform.advance(seconds=5)
+    await platform.run_until_idle()
+
+    run = await platform.get(run_id)
+    assert (run["state"], run["output"], run["attempt"]) == ("succeeded", "It is 42", 2), run["error"]
+    assert len(model.asked) == 2
+
+
+async def test_a_program_that_fails_is_tried_again_and_pays_once(start: Start, program: Path) -> None:
+    app, model = App("t"), ScriptedModel([{"say": "Hello"}])
+    app.add_program("bot", [sys.executable, str(program)], max_attempts=2)
+    platform = await start(app, model=model)
+    run_id = await platform.submit("bot", {"q": "?", "exit": 3})
+    await platform.run_until_idle()
+    await platform.advance(seconds=5)
+    await platform.run_until_idle()
+
+    run = await platform.get(run_id)
+    assert (run["state"], run["attempt"]) == ("failed", 2)
+    assert "ended with exit code 3: about to ask" in run["error"]["message"]
+    assert len(model.asked) == 1
+
+
+async def test_a_program_without_its_key_gets_nothing(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "thief.py"
+    path.write_text(PROGRAM.replace("openai.OpenAI()", "openai.OpenAI(api_key='another')"), encoding="utf-8")
+    app = App("t")
+    app.add_program("thief", [sys.executable, str(path)], max_attempts=1)
+    platform = await start(app, model=ScriptedModel([{"say": "Hello"}]))
+    run_id = await platform.submit("thief", {"q": "?"})
+    await platform.run_until_idle()
+
+    assert "the key of its own run only" in (await platform.get(run_id))["error"]["message"]
+
+
+async def test_a_program_sees_no_secrets_but_its_own(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "mine")
+    monkeypatch.setenv("OTHER_TOKEN", "not mine")
+    path = tmp_path / "look.py"
+    path.write_text("import json, os; print(json.dumps(sorted(n for n in os.environ if n.endswith('_TOKEN'))))")
+    app = App("t")
+    app.add_program("look", [sys.executable, str(path)], secrets=("MY_TOKEN",))
+    platform = await start(app)
+
+    assert await platform.run("look") == ["MY_TOKEN"]
+
+
+async def test_a_cancelled_program_is_killed(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "sleep.py"
+    path.write_text(
+        "import pathlib, time; pathlib.Path('started').touch(); time.sleep(60); pathlib.Path('ended').touch()"
+    )
+    app = App("t")
+    app.add_program("sleeper", [sys.executable, str(path)], folder=tmp_path, timeout_seconds=3, max_attempts=1)
+    platform = await start(app, is_frozen=False)
+    run_id = await platform.submit("sleeper")
+    await platform.run_until_idle()
+
+    assert (await platform.get(run_id))["error"]["type"] == "AttemptTimeout"
+    assert (tmp_path / "started").exists()
+    assert not (tmp_path / "ended").exists()
+
+
+def test_what_no_adapter_knows_is_refused() -> None:
+    app = App("t")
+
+    with pytest.raises(ConfigError, match="is no agent that Pilothouse knows how to run"):
+        app.add_agent(object())
+    with pytest.raises(ConfigError, match="has no name; give it one"):
+        app.add_agent(PydanticAgent(TestModel()))
+    with pytest.raises(ConfigError, match="the command is a list"):
+        app.add_program("bot", "python bot.py")
