@@ -12,6 +12,8 @@ PYTEST := $(BIN)/python -m pytest
 CODE := $(wildcard src tests bench examples)
 # What needs no server and no process of its own.
 FAST := tests/unit tests/architecture tests/docs tests/telemetry
+# The constraint files are complete, so nothing is resolved: a release made after them cannot break an install.
+PINS := --no-deps --require-hashes --requirement
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -19,7 +21,6 @@ LOCK := $(COMPILE) pyproject.toml
 # A server of MLflow for the tests, apart from the project: its packages are heavy, and its pins would bind ours.
 # The environment variable MLFLOW_VENV puts it elsewhere, where several checkouts can share it.
 MLFLOW := $(or $(MLFLOW_VENV),.venv-mlflow)
-MLFLOW_PINS := --no-deps --require-hashes --requirement
 # What MLflow depends on for data science and containers; `mlflow server` does without.
 MLFLOW_WITHOUT := contourpy cycler docker fonttools joblib kiwisolver matplotlib mlflow-tracing narwhals pillow \
 	prettytable pyarrow pyparsing pywin32 scikit-learn scipy skops threadpoolctl waitress wcwidth
@@ -71,19 +72,19 @@ $(BIN)/python:
 # Each stamp stands for one finished install and is older than pyproject.toml or its constraints when it must be redone.
 $(VENV)/.runtime: pyproject.toml requirements/runtime.txt | $(BIN)/python
 	@echo "Installing Pilothouse into $(VENV)"
-	@$(PIP_INSTALL) --require-hashes --requirement requirements/runtime.txt
+	@$(PIP_INSTALL) $(PINS) requirements/runtime.txt
 	@$(PIP_INSTALL) --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
 	@echo "Installing Pilothouse and its development tools into $(VENV)"
-	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
+	@$(PIP_INSTALL) $(PINS) requirements/dev.txt
 	@$(PIP_INSTALL) --no-deps --editable .
 	@touch $@
 
 $(MLFLOW)/.installed: requirements/mlflow.txt
 	@echo "Installing an MLflow server into $(MLFLOW)"
 	@$(BIN)/python -m venv --without-pip --clear $(MLFLOW)
-	@$(BIN)/uv pip install --quiet --python $(MLFLOW)/bin/python $(MLFLOW_PINS) $< \
-		|| $(BIN)/python -m pip --python $(MLFLOW)/bin/python install --quiet --disable-pip-version-check $(MLFLOW_PINS) $<
+	@$(BIN)/uv pip install --quiet --python $(MLFLOW)/bin/python $(PINS) $< \
+		|| $(BIN)/python -m pip --python $(MLFLOW)/bin/python install --quiet --disable-pip-version-check $(PINS) $<
 	@touch $@
