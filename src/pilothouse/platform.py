@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -19,6 +18,7 @@ from pilothouse.control import limits
 from pilothouse.control.calls import totals
 from pilothouse.control.runs import WAKE_RUNS, Submitter
 from pilothouse.errors import ConfigError, PilothouseError
+from pilothouse.llm import extra
 from pilothouse.store.database import Database, Transaction, open_database
 from pilothouse.store.redis import Redis
 from pilothouse.telemetry.setup import Telemetry
@@ -296,7 +296,7 @@ def make_gateway(
     redis: Redis | None = None,
 ) -> Gateway | None:
     """A worker's way to models; None where the extra `llm` is not installed. `responders` answer for offline models."""
-    if find_spec("pydantic_ai") is None:
+    if not extra.is_installed():
         return None
     from pilothouse.control.breakers import Breakers
     from pilothouse.control.buckets import Buckets

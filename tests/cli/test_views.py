@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from pilothouse.cli import output, run_view, top, waterfall_view
-from pilothouse.cli.main import COMMANDS, TREE
+from pilothouse.cli.main import COMMANDS, GROUPS, TREE
 
 RUN = "01a1fc13-2e02-730f-8bd4-ef9a0a8ad042"
 TARGETS = [target for target, _ in COMMANDS.values()] + [
@@ -236,3 +236,9 @@ def test_a_frame_of_top_fits_the_terminal(width: int) -> None:
         "9.0 s",
     ):
         assert told in "\n".join(lines), told
+
+
+def test_every_command_has_its_place_in_the_help() -> None:
+    placed = [name for names in GROUPS.values() for name in names]
+
+    assert sorted(placed) == sorted([*COMMANDS, *TREE])

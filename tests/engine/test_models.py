@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -490,3 +491,22 @@ async def test_memory_outlives_a_run(start: Start) -> None:
 
     assert [await platform.run("agent") for _ in range(3)] == [1, 2, 3]
     assert await platform.run("agent", tenant="acme") == 1
+
+
+async def test_without_its_packages_a_question_fails_at_once_and_says_what_to_install(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic_ai", None)
+    app = App("t")
+
+    @app.agent
+    async def agent(ctx: Context) -> str:
+        return await ctx.llm("greet", "Say hello")
+
+    platform = await start(app)
+    run_id = await platform.submit("agent")
+    await platform.run_until_idle()
+    run = await platform.get(run_id)
+
+    assert (run["state"], run["attempt"]) == ("failed", 1)
+    assert 'pip install "pilothouse[llm]"' in run["error"]["message"]

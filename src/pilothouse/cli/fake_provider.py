@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from pilothouse.cli.output import AsJson, console, print_json
-from pilothouse.errors import ConfigError
+from pilothouse.llm import extra
 from pilothouse.platform import bind
 
 MILLISECONDS = 1000
@@ -28,8 +27,7 @@ def fake_provider(
     as_json: AsJson = False,
 ) -> None:
     """A model provider that speaks OpenAI's and Anthropic's protocols, for tests and trials without a bill."""
-    if find_spec("pydantic_ai") is None:
-        raise ConfigError('the fake provider needs more packages: pip install "pilothouse[llm]"')
+    extra.require()
     import uvicorn
 
     from pilothouse.llm.fake_provider import FakeProvider

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
 from pilothouse import __version__
 from pilothouse.errors import PilothouseError
@@ -243,6 +243,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+GROUPS = {
+    "First steps": ("init", "up", "submit", "status", "top", "demo"),
+    "Work": ("runs", "dead", "agents", "workflow", "schedules", "workers"),
+    "Money": ("budget", "cost", "tenants"),
+    "Permission and stops": ("approvals", "policy", "stability", "effects", "incident", "switch"),
+    "Finding out": ("events", "audit", "alerts", "runbook", "profile", "profile-report", "diagnose", "monitoring"),
+    "One role each": ("api", "worker", "scheduler"),
+    "Administration": ("db", "backup", "restore", "keys", "config", "fake-provider", "version"),
+}
+"""How `pilothouse --help` shows the commands: in the order in which people come to need them."""
+
 VERB_UNLESS_NAMED = {"profile": "run"}
 """The verb of a noun that is followed by something else: `profile RUN`."""
 
@@ -259,14 +270,24 @@ def spelled_out(words: Sequence[str]) -> list[str]:
 def build() -> App:
     """The tree of commands; each is imported when it is called."""
     app = App(name="pilothouse", help="Takes AI agents to production.", version=__version__, help_format="plaintext")
-    for name, (target, help_text) in COMMANDS.items():
-        app.command(f"pilothouse.cli.{target}", name=name, help=help_text)
-    for noun, (help_text, verbs) in TREE.items():
-        group = App(name=noun, help=help_text)
-        for verb, (target, verb_help) in verbs.items():
-            group.command(f"pilothouse.cli.{target}", name=verb, help=verb_help)
-        app.command(group)
+    for number, (title, names) in enumerate(GROUPS.items()):
+        group = Group(title, sort_key=number)
+        for place, name in enumerate(names):
+            _add(app, name, group, place)
+    app["--help"].group = app["--version"].group = Group("Options", sort_key=len(GROUPS))
     return app
+
+
+def _add(app: App, name: str, group: Group, place: int) -> None:
+    if name in COMMANDS:
+        target, help_text = COMMANDS[name]
+        app.command(f"pilothouse.cli.{target}", name=name, help=help_text, group=group, sort_key=place)
+        return
+    help_text, verbs = TREE[name]
+    noun = App(name=name, help=help_text, group=group, sort_key=place)
+    for verb, (target, verb_help) in verbs.items():
+        noun.command(f"pilothouse.cli.{target}", name=verb, help=verb_help)
+    app.command(noun)
 
 
 def main() -> NoReturn:

@@ -40,6 +40,7 @@ from pilothouse.errors import (
     ToolError,
     Withheld,
 )
+from pilothouse.llm import extra
 from pilothouse.llm import messages as conversation
 from pilothouse.llm.messages import Message, ToolRequest, ToolReturn, ToolSpec
 from pilothouse.llm.outputs import FINAL, Output, Problem
@@ -78,6 +79,7 @@ class ModelStep:
     """One question to a model, under the step name `name`."""
 
     def __init__(self, attempt: Attempt, name: str, prompt: str | None, type: Any, options: ModelOptions) -> None:
+        extra.require()
         self._attempt = attempt
         self._name = name
         self._options = options
@@ -292,7 +294,7 @@ async def ask(attempt: Attempt, asked: StepRequest, prompt: Prompt) -> Answer:
     """
     models = attempt.services.around.models
     if models is None:
-        raise FatalError('asking models needs more packages: pip install "pilothouse[llm]"')
+        raise FatalError(extra.MISSING)
     await check_velocity(attempt, asked)
     gated, tries = replace(prompt, may_go_out=EffectGate(attempt).open), 0
     while True:

@@ -10,13 +10,14 @@ from pilothouse.control.attempts import ClaimedRun
 from pilothouse.domain.lanes import Lane
 from pilothouse.engine.wire import Frame
 from pilothouse.errors import FatalError, LimitReached, ModelUnavailable, ReachedLimit, Withheld
+from pilothouse.llm.extra import MISSING
 from pilothouse.llm.messages import dump_response, load_response
 from pilothouse.llm.prompts import Answer, Asker, Prompt
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-NO_MODELS: Frame = {"failed": {"type": "FatalError", "message": 'asking models needs: pip install "pilothouse[llm]"'}}
+NO_MODELS: Frame = {"failed": {"type": "FatalError", "message": MISSING}}
 
 
 class Asks(Protocol):
