@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 # The first of these that the machine has; `make demo PYTHON=/path/to/python3.12` overrides.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 PYTEST := $(BIN)/python -m pytest
+# Compiled modules are kept: the tests start hundreds of processes, and compiling doubles what a start costs.
+unexport PYTHONDONTWRITEBYTECODE
 CODE := $(wildcard src tests bench examples)
 # What needs no server and no process of its own.
 FAST := tests/unit tests/architecture tests/docs tests/telemetry

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +14,8 @@ from hypothesis import settings
 
 from pilothouse.store.database import Database, open_database
 from pilothouse.store.migrations import migrate
+from pilothouse.testing import write_empty_database
+from tests.postgres_admin import PostgresAdmin
 from tests.postgres_server import (
     PostgresServer,
     PostgresUnavailable,
@@ -61,17 +62,32 @@ def postgres_server_url() -> str:
     return given or _or_skip(shared_server_url)
 
 
-@pytest.fixture
-def postgres_url(postgres_server_url: str) -> Iterator[str]:
-    """The URL of a new, empty database that is dropped after the test."""
-    import psycopg
-    from psycopg.sql import SQL, Identifier
+@pytest.fixture(scope="session")
+def postgres_admin(postgres_server_url: str) -> Iterator[PostgresAdmin]:
+    with PostgresAdmin.connected(postgres_server_url) as admin:
+        yield admin
 
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres_server_url, autocommit=True) as admin:
-        admin.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
-        yield urlsplit(postgres_server_url)._replace(path=f"/{name}").geturl()
-        admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_admin: PostgresAdmin) -> Iterator[str]:
+    """A database with Pilothouse's schema: to copy it is quicker than to migrate anew."""
+    with postgres_admin.database() as url:
+        migrate_at(url)
+        yield urlsplit(url).path[1:]
+
+
+@pytest.fixture
+def has_schema() -> bool:
+    """Whether new databases have Pilothouse's schema already."""
+    return True
+
+
+@pytest.fixture
+def postgres_url(postgres_admin: PostgresAdmin, has_schema: bool, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a new database without any rows that is dropped after the test."""
+    template = request.getfixturevalue("migrated_template") if has_schema else "template1"
+    with postgres_admin.database(template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -84,10 +100,13 @@ def private_postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a new, empty database."""
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, has_schema: bool) -> str:
+    """The URL of a new database without any rows."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'store.db'}"
+        file = tmp_path / "store.db"
+        if has_schema:
+            write_empty_database(file)
+        return f"sqlite:///{file}"
     url: str = request.getfixturevalue("postgres_url")
     return url
 
@@ -97,8 +116,14 @@ def database(database_url: str) -> Iterator[Database]:
     """A started database with Pilothouse's own schema and statements."""
     db = open_database(database_url)
     db.start()
-    migrate(db)
     yield db
+    db.close()
+
+
+def migrate_at(url: str) -> None:
+    db = open_database(url)
+    db.start()
+    migrate(db)
     db.close()
 
 

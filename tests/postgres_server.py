@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +21,8 @@ from typing import Literal
 
 import psutil
 
+from tests.patience import WAIT_SECONDS
+
 StopMode = Literal["smart", "fast", "immediate"]
 UNPRIVILEGED_USER = "nobody"
 ALIVE_LOCK = "alive.lock"
@@ -29,6 +33,9 @@ SERVER_OPTIONS = {
     "shared_buffers": "64MB",
     "synchronous_commit": "on",
     "timezone": "UTC",
+    # What a killed process has written the kernel keeps; these are for a machine that goes down, as no test does.
+    "fsync": "off",
+    "full_page_writes": "off",
 }
 
 
@@ -163,7 +170,7 @@ def kill_tree(process_id: int) -> None:
             process.send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:
             continue
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_SECONDS
     while any(_is_alive(process) for process in processes) and time.monotonic() < deadline:
         time.sleep(0.005)
 
@@ -218,9 +225,16 @@ def _reachable_binaries(directory: Path) -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that the kernel gives to connections, so that none takes it while its server is not up.
+
+    By true chance: Hypothesis gives all processes of a test run the same seed.
+    """
+    chance = random.SystemRandom()
+    while True:
+        port = chance.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _start_guard_once(run_directory: Path) -> None:

@@ -21,7 +21,8 @@ from typing import Any, Self
 
 import pytest
 
-WAIT_SECONDS = 30.0
+from tests.patience import WAIT_SECONDS
+
 STYLES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -52,7 +53,7 @@ class Shell:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=WAIT_SECONDS,
             check=False,
         )
         assert "Traceback" not in done.stderr, done.stderr

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import WAIT_SECONDS, Shell, until
+from tests.cli.conftest import Shell, until
+from tests.patience import WAIT_SECONDS
 
 QUICK = {"PILOTHOUSE_ALERT_INTERVAL_SECONDS": "0.2", "PILOTHOUSE_ALERTS": '{"disk-low": {"enabled": false}}'}
 

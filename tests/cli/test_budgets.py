@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Shell, until
+from tests.patience import WAIT_SECONDS
 
 AGENTS = """
 from pilothouse import App, Context
@@ -55,7 +56,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         yield shell
     finally:
         process.terminate()
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=WAIT_SECONDS)
         assert process.returncode == 0, said
 
 

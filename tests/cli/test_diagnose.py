@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import WAIT_SECONDS, Shell
+from tests.cli.conftest import Shell
+from tests.patience import WAIT_SECONDS
 
 PLANTED = {
     "OPENAI_API_KEY": "planted-openai-one",
@@ -132,7 +133,7 @@ def test_a_full_disk_leaves_no_half_archive(shell: Shell) -> None:
         env=shell.environment({}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_SECONDS,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )

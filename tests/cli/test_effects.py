@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.conftest import WAIT_SECONDS, Shell, until
+from tests.cli.conftest import Shell, until
+from tests.patience import WAIT_SECONDS
 
 SOURCE = """
 from pilothouse import App, Context, MayHaveHappened

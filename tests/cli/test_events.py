@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import WAIT_SECONDS, Shell
+from tests.cli.conftest import Shell
+from tests.patience import WAIT_SECONDS
 from tests.postgres_server import PostgresServer
 
 APP = """
@@ -47,7 +48,7 @@ def work(shell: Shell) -> None:
         until(lambda: (shell.folder / "log.jsonl").read_text().count('"run.settled"') >= 2)
     finally:
         worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=WAIT_SECONDS)
 
 
 def until(look: Callable[[], Any]) -> None:
@@ -93,7 +94,7 @@ def test_a_log_file_has_every_typed_event_through_a_rename(shop: Shell) -> None:
         work(shop)
         until(lambda: len(seen) == 4)
         tail.send_signal(signal.SIGINT)
-        assert tail.wait(timeout=30) == 130
+        assert tail.wait(timeout=WAIT_SECONDS) == 130
         reading.join()
     assert len({json.loads(line)["context"]["run_id"] for line in seen}) == 4
 
@@ -128,7 +129,7 @@ def test_a_restart_of_the_database_leaves_nothing_out(tmp_path: Path, private_po
         until(lambda: len(seen) == 2)
         private_postgres.start()
         shell("keys", "create", "second", **chosen)
-        assert tail.wait(timeout=60) == 0
+        assert tail.wait(timeout=WAIT_SECONDS) == 0
         reading.join()
 
     assert "the database is away" in seen[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.cli.conftest import Shell
+from tests.patience import WAIT_SECONDS
 
 
 def test_keys_are_made_listed_and_revoked(shell: Shell) -> None:
@@ -34,4 +35,4 @@ def test_what_others_can_reach_is_served_only_once_there_is_a_key(shell: Shell) 
         assert any("is up at" in line for line in api.stdout), "it says where it is"
     finally:
         api.terminate()
-        api.communicate(timeout=30)
+        api.communicate(timeout=WAIT_SECONDS)

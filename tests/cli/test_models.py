@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.patience import WAIT_SECONDS
+
 WORKFLOW = """
 name: greeting
 input: {name: str}
@@ -23,7 +25,7 @@ edges: [{from: START, to: greet}, {from: greet, to: END}]
 
 def pilothouse(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pilothouse", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=WAIT_SECONDS)
 
 
 @pytest.fixture

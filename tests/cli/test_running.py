@@ -7,6 +7,7 @@ import signal
 import threading
 
 from tests.cli.conftest import Shell, Terminal, until
+from tests.patience import WAIT_SECONDS
 
 
 def submitted(up: Shell, *arguments: str) -> str:
@@ -191,8 +192,8 @@ def test_what_happens_now_is_followed(up: Shell) -> None:
     finally:
         for process in (tail, events):
             process.send_signal(signal.SIGINT)
-        rest, _ = tail.communicate(timeout=30)
-        events.communicate(timeout=30)
+        rest, _ = tail.communicate(timeout=WAIT_SECONDS)
+        events.communicate(timeout=WAIT_SECONDS)
     assert (tail.returncode, events.returncode) == (130, 130)
     assert rest == "", "only what concerns the entity is followed"
 
@@ -202,7 +203,7 @@ def test_a_reader_that_goes_away_is_no_error(up: Shell) -> None:
         process = up.start(*arguments)
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=WAIT_SECONDS) == 0
 
 
 def test_a_terminal_that_knows_few_characters_shows_the_others_as_it_can(up: Shell) -> None:

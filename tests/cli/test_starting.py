@@ -15,6 +15,7 @@ from pilothouse.errors import NotFound, StoreError
 from pilothouse.store.database import open_database
 from pilothouse.store.migrations import migrate
 from tests.cli.conftest import Shell, until
+from tests.patience import WAIT_SECONDS
 
 APP = 'from pilothouse import App\napp = App("t")\n'
 NOBODY = 65534
@@ -175,7 +176,7 @@ def test_programs_learn_from_up_where_it_listens(shell: Shell) -> None:
             assert client.wait(submitted["id"], timeout_seconds=30)["output"] == "Hello, Ada!"
     finally:
         process.terminate()
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=WAIT_SECONDS)
 
     assert (process.returncode, rest) == (0, "")
     assert (said["roles"], said["agents"]) == (["api", "scheduler", "worker"], ["hello", "letter"])
@@ -195,7 +196,7 @@ def _wait_for_hello(client: Client) -> None:
 
 def test_debugging_shows_the_traceback(shell: Shell) -> None:
     process = shell.start("runs", "list", PILOTHOUSE_DEBUG="1")
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=WAIT_SECONDS)
 
     assert process.returncode == 1
     assert "Traceback" in said
@@ -231,7 +232,7 @@ def test_reload_starts_again_when_a_source_changes(shell: Shell) -> None:
         until(lambda: "goodbye" in shell("agents", "list").out, "the change to be seen")
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 0
 
 

@@ -8,7 +8,8 @@ import subprocess
 
 import httpx2
 
-from tests.cli.conftest import WAIT_SECONDS, Shell, until
+from tests.cli.conftest import Shell, until
+from tests.patience import WAIT_SECONDS
 
 
 def test_a_switch_is_tripped_with_proof_listed_and_reset(up: Shell) -> None:

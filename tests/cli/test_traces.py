@@ -14,6 +14,7 @@ import pytest
 from pilothouse.llm.fake_provider import FakeProvider
 from tests.cli.conftest import Shell, until
 from tests.llm.conftest import served
+from tests.patience import WAIT_SECONDS
 from tests.postgres_server import free_port
 from tests.telemetry.receivers import Receiver, receiving
 
@@ -95,7 +96,7 @@ def test_a_trace_goes_from_its_submitter_to_all_that_are_asked(
         until(lambda: any(asked.path == "/hook" for asked in receiver.taken), "the webhook")
     finally:
         worker.send_signal(signal.SIGTERM)
-        said, _ = worker.communicate(timeout=60)
+        said, _ = worker.communicate(timeout=WAIT_SECONDS)
 
     told = shell("runs", "show", run_id, "--json").json["run"]
     assert (told["state"], told["trace_id"]) == ("succeeded", THEIRS), said

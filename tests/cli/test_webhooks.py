@@ -9,6 +9,7 @@ import pytest
 
 from pilothouse.engine.webhooks import sign
 from tests.cli.conftest import Shell, until
+from tests.patience import WAIT_SECONDS
 from tests.web.scripted import Answer, Script, scripted
 
 SECRET = "a-secret-of-many-characters"
@@ -32,7 +33,7 @@ def test_a_run_is_told_until_the_receiver_takes_it(shell: Shell, receiver: Scrip
         until(lambda: delivery(inside)["state"] == "succeeded", "the delivery to succeed")
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=WAIT_SECONDS)
 
     first, second = receiver.asked
     assert first.headers["webhook-id"] == second.headers["webhook-id"] == delivery(inside)["id"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from tests.control.steps import (
     submit_all,
     write,
 )
+from tests.postgres_admin import PostgresAdmin
 
 NewDatabase = Callable[[str], Database]
 
@@ -35,18 +37,21 @@ NewDatabase = Callable[[str], Database]
 @pytest.fixture
 def empty(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[NewDatabase]:
     """Opens a new, empty database of a dialect."""
-    opened: list[Database] = []
+    with ExitStack() as stack:
 
-    def open_one(dialect: str) -> Database:
-        is_sqlite = dialect == "sqlite"
-        url = f"sqlite:///{tmp_path / 'other.db'}" if is_sqlite else request.getfixturevalue("postgres_url")
-        opened.append(open_database(url))
-        opened[-1].start()
-        return opened[-1]
+        def url_of(dialect: str) -> str:
+            if dialect == "sqlite":
+                return f"sqlite:///{tmp_path / 'other.db'}"
+            admin: PostgresAdmin = request.getfixturevalue("postgres_admin")
+            return stack.enter_context(admin.database())
 
-    yield open_one
-    for db in opened:
-        db.close()
+        def open_one(dialect: str) -> Database:
+            db = open_database(url_of(dialect))
+            db.start()
+            stack.callback(db.close)
+            return db
+
+        yield open_one
 
 
 def live(db: Database) -> str:
@@ -68,8 +73,6 @@ def broken(db: Database) -> list[str]:
 def test_a_backup_is_restored_into_either_store(
     database: Database, empty: NewDatabase, tmp_path: Path, dialect: str
 ) -> None:
-    if database.dialect == dialect == "postgres":
-        pytest.skip("one PostgreSQL database per test; the other three ways cover it")
     running = live(database)
     made = backup.backup(database, tmp_path / "b.gz")
 

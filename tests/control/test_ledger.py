@@ -22,6 +22,7 @@ from pilothouse.errors import LeaseLost, LimitReached
 from pilothouse.store.database import Database, T, Transaction, open_database
 from tests.control.money import balances, book, broken_money, hold_for, limit_to, reserve, settle
 from tests.control.steps import claim, demand, reap, start_worker, submit
+from tests.patience import WAIT_SECONDS
 
 CALLERS, DATABASES = 40, 4
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -235,7 +236,7 @@ def test_a_limit_waits_for_who_is_spending_when_it_is_set(postgres_url: str, tmp
 
 
 def until(look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_SECONDS
     while not look():
         assert time.monotonic() < deadline
         time.sleep(0.005)

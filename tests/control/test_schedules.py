@@ -16,6 +16,7 @@ from pilothouse.errors import ConfigError, Conflict, NotFound
 from pilothouse.store.database import Database, Row, open_database
 from pilothouse.store.migrations import migrate
 from tests.control.steps import actions_of, card, claim, ended, register, settle, start_worker
+from tests.patience import WAIT_SECONDS
 
 MINUTE = 60.0
 
@@ -121,7 +122,7 @@ def test_two_schedulers_at_once_fire_an_instant_once(scheduled: Database) -> Non
         counts: list[int] = []
 
         def one(ready: threading.Barrier = ready, counts: list[int] = counts) -> None:
-            ready.wait(timeout=10)
+            ready.wait(timeout=WAIT_SECONDS)
             counts.append(fire(scheduled))
 
         threads = [threading.Thread(target=one) for _ in range(3)]

@@ -37,6 +37,7 @@ from tests.control.steps import (
     submit_all,
     write,
 )
+from tests.patience import WAIT_SECONDS
 
 EVERY_SCOPE = ("global", "tenant:default", "agent:echo", "lane:normal", "version:f")
 
@@ -235,7 +236,7 @@ def at_once(*works: Callable[[], object]) -> None:
     failed: list[BaseException] = []
 
     def one(work: Callable[[], object]) -> None:
-        ready.wait(timeout=10)
+        ready.wait(timeout=WAIT_SECONDS)
         try:
             work()
         except BaseException as error:  # noqa: BLE001 - told by the test's own thread

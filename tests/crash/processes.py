@@ -22,10 +22,10 @@ from pilothouse.errors import StoreUnavailable
 from pilothouse.store.database import Database, Row, open_database
 from pilothouse.store.migrations import migrate
 from tests.crash.agents_under_test import app
+from tests.patience import WAIT_SECONDS
 
 T = TypeVar("T")
 
-WAIT_SECONDS = 60.0
 LEASE_SECONDS = 2.0
 SURE_LEASE = {"PILOTHOUSE_LEASE_SECONDS": "30"}
 """For a worker that must not lose its lease, however busy the machine is."""

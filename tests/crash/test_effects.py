@@ -14,6 +14,7 @@ from pilothouse.control import agents
 from pilothouse.payloads import decode
 from tests.crash.effects_under_test import app
 from tests.crash.processes import Fleet, eventually
+from tests.patience import WAIT_SECONDS
 
 APP = {"PILOTHOUSE_APP": "tests.crash.effects_under_test:app", "PILOTHOUSE_LEASE_SECONDS": "2"}
 WORKER = ("worker", "--lanes", "critical=1,normal=8,low=1", "--shared", "0")
@@ -42,7 +43,7 @@ def command(fleet: Fleet, *arguments: str) -> Any:
         env=os.environ | fleet.environment() | APP,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -63,7 +64,7 @@ def unknown(fleet: Fleet, run_id: str) -> str:
         found = command(fleet, "effects", "list", "--unknown", "--run", run_id)["items"]
         return found[0]["id"] if found else None
 
-    return eventually(look, "the run to ask", seconds=90)
+    return eventually(look, "the run to ask")
 
 
 def test_a_worker_that_dies_in_a_call_never_makes_a_second_one_blindly(fleet: Fleet) -> None:
@@ -84,7 +85,7 @@ def test_a_worker_that_dies_in_a_call_never_makes_a_second_one_blindly(fleet: Fl
         assert resolved["state"] == ("succeeded" if when == "after" else "failed")
 
     everything = [*again.values(), *verified.values(), *asked.values()]
-    assert fleet.until_ended(everything, seconds=90) == {"succeeded": len(everything)}
+    assert fleet.until_ended(everything) == {"succeeded": len(everything)}
     made = calls(fleet)
     assert all(made[id] >= 2 for id in again.values()), "nobody minds another call of these"
     assert [made[id] for id in (*verified.values(), *asked.values())] == [1] * 6
@@ -106,7 +107,7 @@ def test_forty_runs_at_once_make_exactly_as_many_calls_as_a_cap_allows(fleet: Fl
         rows = fleet.db.read_blocking(lambda tx: tx.fetch_all("tail_audit", **ACTION_CAPS))
         return states == {"succeeded": 10, "waiting": 30} and len({row["run_id"] for row in rows}) == 30
 
-    eventually(settled, "ten runs to end and thirty to wait for tomorrow", seconds=90)
+    eventually(settled, "ten runs to end and thirty to wait for tomorrow")
     assert sum(calls(fleet).values()) == 10
     assert max(calls(fleet).values()) == 1
     assert "action_cap.reached" in fleet.log_of("one") + fleet.log_of("two")

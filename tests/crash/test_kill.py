@@ -50,7 +50,7 @@ async def test_a_storm_of_kills_loses_nothing(fleet: Fleet) -> None:
         fleet.kill(name)
         fleet.start(name, "worker", *LANES)
 
-    assert fleet.until_ended(bees + queens, seconds=90) == {"succeeded": 63}
+    assert fleet.until_ended(bees + queens) == {"succeeded": 63}
     assert fleet.outcomes(bees + queens)["lost"] > 0, "no kill has hit a run, so this shows nothing"
     for id in bees:
         assert dict(fleet.steps_executed(id)).keys() == {f"step-{number}" for number in range(5)}
@@ -77,7 +77,7 @@ def test_a_run_that_kills_its_worker_ends_as_failed_and_others_are_unharmed(flee
     others = fleet.submit("worker_bee", 10, steps=3)
     poison = [*fleet.submit("poison", way="exit"), *fleet.submit("poison", way="kill")]
 
-    assert fleet.until_ended(poison, seconds=90) == {"failed": 2}
+    assert fleet.until_ended(poison) == {"failed": 2}
     assert fleet.until_ended(others) == {"succeeded": 10}
     for id in poison:
         assert decode(fleet.run(id)["error"])["type"] == "WorkerLost"

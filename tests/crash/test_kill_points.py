@@ -28,7 +28,7 @@ claimed a third time where its child has not ended before it asks for the result
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_worker_may_die_at_any_point(fleet: Fleet) -> None:
     cards = [agent.card(app.name, 300.0) for agent in app.agents.values()]
     fleet.db.transaction_blocking(lambda tx: agents.register(tx, cards, principal="test"))

@@ -10,6 +10,7 @@ import pytest
 
 from pilothouse.store.postgres_runner import OUTCOME_SECONDS
 from tests.crash.processes import SURE_LEASE, Fleet, answers, eventually
+from tests.patience import WAIT_SECONDS
 from tests.postgres_server import PostgresServer
 
 RUN = {"agent": "worker_bee", "input": {"steps": 1}}
@@ -39,18 +40,18 @@ def test_workers_pause_and_resume_when_postgresql_goes_and_comes(
     eventually(lambda: answers(f"{url}/ready") == 503, "the API to say that it is not ready")
     for name in ("one", "two"):
         eventually(lambda name=name: "worker.paused" in fleet.log_of(name), "the workers to pause")  # type: ignore[misc]
-    assert_refused_for_now(httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=30))
+    assert_refused_for_now(httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=WAIT_SECONDS))
     while time.monotonic() - began < least_seconds:  # so long that nobody waits any more for the news of a commit
-        assert_refused_for_now(httpx2.get(f"{url}/api/v1/runs", timeout=30))
+        assert_refused_for_now(httpx2.get(f"{url}/api/v1/runs", timeout=WAIT_SECONDS))
         assert answers(f"{url}/health") == 200
         time.sleep(0.1)
     assert answers(f"{url}/health") == 200
     private_postgres.start()
 
-    assert fleet.until_ended(ids, seconds=90) == {"succeeded": 100}
+    assert fleet.until_ended(ids) == {"succeeded": 100}
     assert fleet.outcomes(ids) == {"succeeded": 100}, "an outage costs no attempt"
     eventually(lambda: answers(f"{url}/ready") == 200, "the API to be ready again")
-    taken = httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=30).json()["id"]
+    taken = httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=WAIT_SECONDS).json()["id"]
     assert fleet.until_ended([taken]) == {"succeeded": 1}
 
 
@@ -85,8 +86,8 @@ def test_a_worker_can_be_stopped_while_the_database_is_away(
     idle.terminate()
     busy.terminate()
 
-    assert fleet.wait("idle", seconds=30) == 0
-    assert fleet.wait("busy", seconds=30) == 0
+    assert fleet.wait("idle") == 0
+    assert fleet.wait("busy") == 0
     private_postgres.start()
     fleet.gate.touch()
     fleet.start("scheduler", "scheduler")

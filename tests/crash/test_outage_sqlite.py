@@ -16,6 +16,7 @@ import pytest
 from tests.crash.conftest import launched
 from tests.crash.processes import Fleet, answers, eventually
 from tests.crash.small_disk import fill, small_disk
+from tests.patience import WAIT_SECONDS
 
 LEASE_SECONDS = 3.0
 LEASE = {"PILOTHOUSE_LEASE_SECONDS": str(LEASE_SECONDS)}
@@ -40,9 +41,11 @@ def test_a_long_write_of_another_process_only_delays(sqlite_fleet: Fleet) -> Non
     ids = fleet.submit("worker_bee", 30, steps=5, step_seconds=0.02, pause_seconds=0.02)
     eventually(lambda: len(fleet.executions()) > 20, "the runs to be under way")
     answered: list[httpx2.Response] = []
-    asking = threading.Thread(target=lambda: answered.append(httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=60)))
+    asking = threading.Thread(
+        target=lambda: answered.append(httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=WAIT_SECONDS))
+    )
 
-    with closing(sqlite3.connect(fleet.folder / "store.db", isolation_level=None, timeout=30)) as blocker:
+    with closing(sqlite3.connect(fleet.folder / "store.db", isolation_level=None, timeout=WAIT_SECONDS)) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         asking.start()
         time.sleep(1.7 * LEASE_SECONDS)  # meanwhile no worker can renew its lease, and no janitor can know that
@@ -77,7 +80,7 @@ def test_a_full_disk_is_said_to_be_one_and_survived(full_disk_fleet: Fleet) -> N
     assert fleet.until_ended(ids) == {"succeeded": 60}
     assert fleet.outcomes(ids) == {"succeeded": 60}
     eventually(lambda: "worker.resumed" in fleet.log_of("worker"), "the worker to say that it resumes")
-    taken = httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=30)
+    taken = httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=WAIT_SECONDS)
     assert fleet.until_ended([taken.json()["id"]]) == {"succeeded": 1}
 
 
@@ -95,12 +98,14 @@ def test_a_process_whose_writes_fail_says_so_and_works_again(sqlite_fleet: Fleet
     assert answers(f"{url}/health") == 200
     resource.prlimit(process_id, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-    taken = httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=30)
+    taken = httpx2.post(f"{url}/api/v1/runs", json=RUN, timeout=WAIT_SECONDS)
     assert taken.status_code == 202
     assert fleet.run(taken.json()["id"])["state"] == "queued"
 
 
 def refusal(url: str) -> httpx2.Response | None:
     """The first answer that is no acceptance, of a handful of larger ones."""
-    answer = httpx2.post(f"{url}/api/v1/runs:batch", json={"runs": [RUN | {"tenant": "x" * 200}] * 50}, timeout=30)
+    answer = httpx2.post(
+        f"{url}/api/v1/runs:batch", json={"runs": [RUN | {"tenant": "x" * 200}] * 50}, timeout=WAIT_SECONDS
+    )
     return None if answer.status_code == 200 else answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx2
 
 from tests.crash.processes import Fleet, answers, eventually
+from tests.patience import WAIT_SECONDS
 
 
 def test_without_a_scheduler_runs_are_taken_and_done(fleet: Fleet) -> None:
@@ -65,7 +66,9 @@ def test_a_second_scheduler_takes_over(fleet: Fleet) -> None:
 
 
 def submit(url: str) -> str:
-    answer = httpx2.post(f"{url}/api/v1/runs", json={"agent": "worker_bee", "input": {"steps": 2}}, timeout=30)
+    answer = httpx2.post(
+        f"{url}/api/v1/runs", json={"agent": "worker_bee", "input": {"steps": 2}}, timeout=WAIT_SECONDS
+    )
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 

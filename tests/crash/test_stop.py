@@ -57,7 +57,7 @@ def test_a_second_signal_exits_at_once(sqlite_fleet: Fleet) -> None:
 
     worker.send_signal(signal.SIGINT)
 
-    assert fleet.wait("worker", seconds=20) == 130
+    assert fleet.wait("worker") == 130
     fleet.gate.touch()
     fleet.start("scheduler", "scheduler")
     fleet.start_worker("next")
@@ -111,7 +111,7 @@ def test_a_sigterm_while_worker_processes_are_still_starting_stops_them(sqlite_f
 
     parent.terminate()
 
-    assert fleet.wait("workers", seconds=30) == 0
+    assert fleet.wait("workers") == 0
     assert fleet.live_workers() == []
 
 

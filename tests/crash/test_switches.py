@@ -21,6 +21,7 @@ from pilothouse.control.switchboard import FRESH_SECONDS
 from pilothouse.control.switches import Proof, TripOrder
 from pilothouse.domain.switches import SwitchMode
 from tests.crash.processes import SURE_LEASE, Fleet, eventually
+from tests.patience import WAIT_SECONDS
 
 LIMIT_US = int(FRESH_SECONDS * 1_000_000)
 RUNS, MARKS = 12, 60
@@ -174,6 +175,6 @@ def command(fleet: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_SECONDS,
         check=False,
     )

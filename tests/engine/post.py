@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-WAIT_SECONDS = 60.0
+from tests.patience import WAIT_SECONDS
 
 
 @dataclass

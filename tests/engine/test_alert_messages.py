@@ -20,8 +20,8 @@ from pilothouse.errors import NotFound
 from pilothouse.platform import Platform, Role
 from pilothouse.store.migrations import migrate
 from tests.engine.post import Post
+from tests.patience import WAIT_SECONDS
 
-WAIT_SECONDS = 30.0
 SCOPE = "tool:nothing"
 
 

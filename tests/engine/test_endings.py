@@ -17,6 +17,7 @@ from pilothouse.domain.retries import Backoff
 from pilothouse.engine import attempt as attempt_module
 from pilothouse.testing import TestPlatform
 from tests.engine.conftest import Start
+from tests.patience import WAIT_SECONDS
 
 
 def even(n: int) -> int:
@@ -27,11 +28,10 @@ def even(n: int) -> int:
 
 Even = Annotated[int, AfterValidator(even)]
 QUICK = Backoff(first_seconds=0.0)
-DEADLINE_SECONDS = 20.0
 
 
 async def until_state(platform: TestPlatform, run_id: str, state: str) -> dict[str, Any]:
-    async with asyncio.timeout(DEADLINE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while (run := await platform.get(run_id))["state"] != state:  # noqa: ASYNC110 - the database is asked
             await asyncio.sleep(0.002)
     return run
@@ -154,7 +154,7 @@ async def test_cancel_reaches_a_plain_handler_at_its_next_step_and_shows_until_t
 
     @app.agent
     def agent(ctx: SyncContext) -> None:
-        go.wait(DEADLINE_SECONDS)
+        go.wait(WAIT_SECONDS)
         ctx.step("next", len, "a")
         after.append("not reached")
 
@@ -250,7 +250,7 @@ async def test_the_lease_is_renewed_while_a_handler_blocks_the_loop(start: Start
     @app.agent
     async def blocking(ctx: Context) -> list[int]:
         before = renewed_at(ctx)
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while renewed_at(ctx) == before and time.monotonic() < deadline:
             time.sleep(0.005)  # noqa: ASYNC251 - what this test is about
         return [before, renewed_at(ctx)]
@@ -283,7 +283,7 @@ async def test_a_crashed_worker_loses_its_attempts_and_another_finishes_them(sta
 
     platform = await start(app)
     run_id = await platform.submit("agent")
-    async with asyncio.timeout(DEADLINE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not (await platform.timeline(run_id))["steps"]:  # noqa: ASYNC110 - the database is asked
             await asyncio.sleep(0.002)
 

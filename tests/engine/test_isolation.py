@@ -18,8 +18,7 @@ from pilothouse.errors import ConfigError
 from pilothouse.testing import ScriptedModel, TestPlatform
 from tests.engine.conftest import Start
 from tests.engine.isolated_agents import app
-
-WAIT_SECONDS = 30.0
+from tests.patience import WAIT_SECONDS
 
 
 @pytest.fixture

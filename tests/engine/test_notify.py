@@ -18,9 +18,9 @@ from pilothouse.domain.notices import read_link
 from pilothouse.errors import ConfigError
 from pilothouse.platform import Platform
 from tests.engine.post import Post
+from tests.patience import WAIT_SECONDS
 
 SECRET = "a secret of sixteen"
-WAIT_SECONDS = 30.0
 
 
 @pytest.fixture

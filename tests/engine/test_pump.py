@@ -13,6 +13,7 @@ from pilothouse.engine.pump import Owner, Pump
 from pilothouse.errors import OutcomeUnknown
 from pilothouse.store.database import Database, T, Work
 from tests.control.steps import card, claim, demand, ended, register, start_worker, state_of, submit, version_of
+from tests.patience import WAIT_SECONDS
 
 
 class Holder:
@@ -73,7 +74,7 @@ async def test_a_lost_answer_beside_a_slow_claim_is_not_taken_for_it(
     holder.pump.claim()  # goes out with the settlement
     asyncio.get_running_loop().call_later(0.05, may_answer.set)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_SECONDS):
         is_settled = await settling
     await holder.pump.close(5.0)
 

@@ -15,6 +15,7 @@ from pilothouse.telemetry.events import RunawaySuspected
 from pilothouse.testing import ScriptedModel, TestPlatform
 from tests.engine.conftest import Start
 from tests.engine.isolated_agents import app as isolated_app
+from tests.patience import WAIT_SECONDS
 
 
 @pytest.fixture
@@ -228,7 +229,7 @@ async def test_agents_in_processes_of_their_own_are_halted_too(start: Start, tol
     )
     run_id = await platform.submit("calls", {"words": ["a", "a", "b"]})
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_SECONDS):
         while (await platform.get(run_id))["state"] != "waiting":  # noqa: ASYNC110 - another process is looked at
             await asyncio.sleep(0.01)
     signal, _ = await halted(platform, run_id)

@@ -15,8 +15,7 @@ from pilothouse.errors import StoreError
 from pilothouse.telemetry.event import Event
 from pilothouse.telemetry.events import Emitter, RunDropped
 from tests.engine.conftest import Start
-
-WAIT_SECONDS = 30.0
+from tests.patience import WAIT_SECONDS
 
 
 @pytest.fixture(autouse=True)

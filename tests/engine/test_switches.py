@@ -23,8 +23,8 @@ from pilothouse.store.database import T, Work
 from pilothouse.testing import ScriptedModel, TestPlatform
 from tests.engine.conftest import Start
 from tests.engine.isolated_agents import app as isolated_app
+from tests.patience import WAIT_SECONDS
 
-WAIT_SECONDS = 20.0
 LONG_ENOUGH_SECONDS = 0.15
 
 

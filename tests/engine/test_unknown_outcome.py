@@ -12,8 +12,7 @@ from pilothouse import App, Context
 from pilothouse.errors import OutcomeUnknown
 from pilothouse.store.database import Database, T, Work
 from tests.engine.conftest import Start
-
-DEADLINE_SECONDS = 20.0
+from tests.patience import WAIT_SECONDS
 
 
 def lie(db: Database, monkeypatch: pytest.MonkeyPatch, *, at: Callable[[int], bool], takes_place: bool) -> list[int]:
@@ -60,7 +59,7 @@ async def test_one_lost_answer_changes_nothing(
     platform = await start(family(calls))
     lost = lie(platform.db, monkeypatch, at=lambda n: n == number, takes_place=takes_place)
 
-    async with asyncio.timeout(DEADLINE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         output = await platform.run("parent")
 
     assert output == ["a", "b"]
@@ -77,7 +76,7 @@ async def test_many_lost_answers_change_nothing(
     lie(platform.db, monkeypatch, at=lambda n: n % 2 == 0, takes_place=takes_place)
     ids = [await platform.submit("parent") for _ in range(20)]
 
-    async with asyncio.timeout(DEADLINE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         await platform.run_until_idle()
 
     assert [(await platform.get(id))["output"] for id in ids] == [["a", "b"]] * 20
@@ -98,7 +97,7 @@ async def test_a_refusal_whose_news_is_lost_is_refused_again(start: Start, monke
     lie(platform.db, monkeypatch, at=lambda n: n in (1, 2), takes_place=True)
     run_id = await platform.submit("parent")
 
-    async with asyncio.timeout(DEADLINE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         await platform.run_until_idle()
 
     run = await platform.get(run_id)

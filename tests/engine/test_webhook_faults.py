@@ -10,6 +10,7 @@ import pytest
 
 from pilothouse.engine import webhooks as delivery
 from pilothouse.errors import FatalError, RunError
+from tests.patience import WAIT_SECONDS
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -67,7 +68,7 @@ async def receiver(serve: Serve) -> AsyncIterator[str]:
 @pytest.mark.parametrize("serve", [never, drip, hang_up])
 async def test_a_delivery_does_not_wait_for_ever(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 0.3)
-    async with receiver(serve) as url, asyncio.timeout(10):
+    async with receiver(serve) as url, asyncio.timeout(WAIT_SECONDS):
         with pytest.raises(RunError) as raised:
             await delivery._post(url, "{}", {})
     assert not isinstance(raised.value, FatalError), "it is worth another attempt"
@@ -80,7 +81,7 @@ async def test_a_receiver_that_wants_no_more_ends_the_delivery() -> None:
 
 
 async def test_a_long_refusal_is_not_read_to_its_end() -> None:
-    async with receiver(endless) as url, asyncio.timeout(10):
+    async with receiver(endless) as url, asyncio.timeout(WAIT_SECONDS):
         with pytest.raises(RunError, match="the receiver answered 500: no, no, no, ") as raised:
             await delivery._post(url, "{}", {})
     assert len(str(raised.value)) < 300

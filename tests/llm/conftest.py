@@ -23,6 +23,7 @@ from pilothouse.platform import make_gateway
 from pilothouse.store.database import Database, Transaction
 from pilothouse.telemetry.event import Event
 from pilothouse.telemetry.events import Emitter
+from tests.patience import WAIT_SECONDS
 
 RUNNING = """INSERT INTO runs (id, tenant, agent, lane, priority, state, attempt, max_attempts, max_losses, input,
 root_id, created_at) VALUES (:id, 'default', 'triage', 'normal', 0, 'running', 1, 3, 5, '{}', :id, 0)"""
@@ -55,7 +56,7 @@ def served(app: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=WAIT_SECONDS)
         listening.close()
 
 

@@ -14,6 +14,7 @@ from pilothouse.llm.prompts import Asker
 from pilothouse.telemetry.event import Event
 from pilothouse.telemetry.events import BreakerOpened, ModelFailed
 from tests.llm.conftest import MakeGateway, Serving, StartProvider, ask
+from tests.patience import WAIT_SECONDS
 
 OPENAI, ANTHROPIC = "openai:gpt-5-mini", "anthropic:claude-haiku-4-5"
 
@@ -211,7 +212,7 @@ async def test_a_breaker_opens_for_all_workers_and_recovers(
     assert [event.breaker for event in events if isinstance(event, BreakerOpened)] == [f"model:{OPENAI}"]
 
     provider.script({"say": "Well again"})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_SECONDS):
         while (await second.answer(ask("Hello"))).calls[0].outcome == "skipped":  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.1)
     await first.answer(ask("Hello"))

@@ -1,4 +1,4 @@
-"""Thousands of worlds, each with faults of its own, in which nothing may be lost and nothing may happen twice."""
+"""Hundreds of worlds, each with faults of its own, in which nothing may be lost and nothing may happen twice."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from pilothouse.store.database import Transaction
 from tests.simulation.world import World
 
 SEEDS = 125
+"""In each of four processes; `python -m tests.simulation` looks at as many as one likes."""
+
 FEW_SEEDS = 60
 FINDING_SEEDS = 80
 """In how many worlds a planted bug must show."""
@@ -29,8 +31,8 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("first", range(FEW_SEEDS, 16 * SEEDS, SEEDS))
-def test_everything_holds_in_thousands_of_worlds(first: int) -> None:
+@pytest.mark.parametrize("first", range(FEW_SEEDS, 4 * SEEDS, SEEDS))
+def test_everything_holds_in_hundreds_of_worlds(first: int) -> None:
     done = simulate("--first", str(first), "--seeds", str(SEEDS), "--jobs", "1")
 
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr

@@ -16,6 +16,11 @@ OpenNotes = Callable[..., Database]
 
 
 @pytest.fixture
+def has_schema() -> bool:
+    return False
+
+
+@pytest.fixture
 def open_notes() -> Iterator[OpenNotes]:
     """Opens databases that have one table, `notes`, and the statements of the folder beside; closes them at the end."""
     opened: list[Database] = []

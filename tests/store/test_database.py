@@ -17,8 +17,9 @@ from pilothouse.clock import FrozenClock, SystemClock
 from pilothouse.errors import ConfigError, StoreError, StoreUnavailable
 from pilothouse.store import calls
 from pilothouse.store.database import Database, Transaction, open_database
+from tests.patience import WAIT_SECONDS
 from tests.store.conftest import OpenNotes
-from tests.store.waiting import DEADLINE_SECONDS, wait_until
+from tests.store.waiting import wait_until
 
 WHOLE = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -184,10 +185,10 @@ async def test_a_call_cancelled_before_its_turn_does_not_run(open_notes: OpenNot
 
     def occupy(tx: Transaction) -> None:
         started.set()
-        assert release.wait(DEADLINE_SECONDS)
+        assert release.wait(WAIT_SECONDS)
 
     occupied = asyncio.ensure_future(notes.transaction(occupy))
-    await asyncio.to_thread(started.wait, DEADLINE_SECONDS)
+    await asyncio.to_thread(started.wait, WAIT_SECONDS)
     cancelled = asyncio.ensure_future(notes.transaction(add("ghost")))
     await asyncio.sleep(0)
     cancelled.cancel()
@@ -312,10 +313,10 @@ async def test_more_waiting_calls_than_the_bound_are_refused(
 
     def occupy(tx: Transaction) -> None:
         started.set()
-        assert release.wait(DEADLINE_SECONDS)
+        assert release.wait(WAIT_SECONDS)
 
     waiting = [asyncio.ensure_future(notes.transaction(occupy))]
-    await asyncio.to_thread(started.wait, DEADLINE_SECONDS)
+    await asyncio.to_thread(started.wait, WAIT_SECONDS)
     waiting += [asyncio.ensure_future(notes.transaction(add(str(number)))) for number in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailable, match="3 transactions wait") as refused:
@@ -335,11 +336,11 @@ def test_a_work_whose_loop_has_closed_does_not_disturb_the_others(notes: Databas
 
     def occupy(tx: Transaction) -> None:
         started.set()
-        assert release.wait(DEADLINE_SECONDS)
+        assert release.wait(WAIT_SECONDS)
 
     async def leave() -> None:
         task = asyncio.ensure_future(notes.transaction(occupy))
-        await asyncio.to_thread(started.wait, DEADLINE_SECONDS)
+        await asyncio.to_thread(started.wait, WAIT_SECONDS)
         task.cancel()
 
     asyncio.run(leave())

@@ -14,8 +14,9 @@ from pilothouse.errors import ConfigError, SchemaError, StoreError, StoreReadOnl
 from pilothouse.store.database import Database, Transaction, open_database
 from pilothouse.store.postgres_connection import require_version
 from pilothouse.store.postgres_hints import CHANNEL, WINDOW_SECONDS
+from tests.patience import WAIT_SECONDS
 from tests.store.conftest import OpenNotes
-from tests.store.waiting import DEADLINE_SECONDS, wait_until
+from tests.store.waiting import wait_until
 
 
 def add(id: str) -> Callable[[Transaction], None]:
@@ -38,7 +39,7 @@ async def test_the_victim_of_a_deadlock_runs_again(notes: Database, postgres_url
             tx.execute("rename_note", id=first, text=first)
             if not met:
                 met.append(True)
-                both_hold_one.wait(DEADLINE_SECONDS)
+                both_hold_one.wait(WAIT_SECONDS)
             tx.execute("rename_note", id=second, text=first)
 
         notes.transaction_blocking(work)
@@ -130,7 +131,7 @@ def test_a_burst_of_hints_is_few_notifications(notes: Database, postgres_url: st
         most = (time.monotonic() - start) / WINDOW_SECONDS + 2
 
         topics: list[str] = []
-        for notification in listener.notifies(timeout=DEADLINE_SECONDS):
+        for notification in listener.notifies(timeout=WAIT_SECONDS):
             topics.append(notification.payload)
             if "last" in topics and topics.count("runs") >= 1:
                 break
@@ -148,7 +149,7 @@ def test_hints_that_are_due_are_sent_before_the_end(notes: Database, postgres_ur
         notes.close()
 
         heard: set[str] = set()
-        for notification in listener.notifies(timeout=DEADLINE_SECONDS):
+        for notification in listener.notifies(timeout=WAIT_SECONDS):
             heard.add(notification.payload)
             if heard >= sent:
                 break

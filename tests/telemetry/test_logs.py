@@ -20,6 +20,7 @@ from pilothouse.errors import ConfigError
 from pilothouse.telemetry.events import WorkerPaused, WorkerStarted
 from pilothouse.telemetry.logs import configure_logs, get_logger
 from pilothouse.telemetry.sinks import EventLog
+from tests.patience import WAIT_SECONDS
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -208,7 +209,7 @@ def test_lines_of_events_go_together_in_their_order(tmp_path: Path) -> None:
             log(WorkerPaused(f"w{number}", "gone"))
             last = json.loads(file.read_text().splitlines()[-1])
             assert (last["message"], last["context"]["worker_id"]) == ("worker.paused", f"w{number}"), "trouble is told"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_SECONDS
     while file.read_text().count("\n") < 12_012 and time.monotonic() < deadline:
         time.sleep(0.01)
     lines = [json.loads(line)["context"]["worker_id"] for line in file.read_text().splitlines()]
@@ -232,7 +233,7 @@ if os.fork() == 0:
     raise SystemExit
 os.wait()
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=WAIT_SECONDS)
 
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert sorted(line["context"]["worker_id"] for line in lines) == ["child", "parent"]

@@ -14,7 +14,7 @@ from pilothouse import App, Context, FatalError
 from tests.telemetry.mlflow_server import MlflowServer, program, serving
 from tests.telemetry.working import until, working
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("mlflow")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("mlflow")]
 
 
 @pytest.fixture(scope="module")

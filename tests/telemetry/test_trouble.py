@@ -17,6 +17,7 @@ from pilothouse.telemetry import courier
 from pilothouse.telemetry.courier import Courier, Destination, Refused, Terms, dropped_so_far
 from pilothouse.telemetry.event import Event
 from pilothouse.telemetry.logs import close_logs, configure_logs, get_logger
+from tests.patience import WAIT_SECONDS
 from tests.telemetry.receivers import Manner, Receiver, receiving
 from tests.telemetry.working import until, working
 
@@ -194,7 +195,7 @@ def test_a_rotated_file_is_followed(tmp_path: Path) -> None:
     log = get_logger("t")
     log.info("before")
     file.rename(kept)
-    written, deadline = 1, time.monotonic() + 30
+    written, deadline = 1, time.monotonic() + WAIT_SECONDS
     while not file.exists() and time.monotonic() < deadline:
         log.info("after")
         written += 1

@@ -18,8 +18,7 @@ from pilothouse.errors import NotFound
 from pilothouse.platform import Platform
 from pilothouse.store.migrations import migrate
 from pilothouse.telemetry.logs import configure_logs, flush_logs
-
-WAIT_SECONDS = 30.0
+from tests.patience import WAIT_SECONDS
 
 
 class Working:

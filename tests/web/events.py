@@ -14,7 +14,7 @@ import httpx2
 import uvicorn
 from fastapi import FastAPI
 
-DEADLINE_SECONDS = 20
+from tests.patience import WAIT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ async def reading(url: str, last_event_id: str | None = None, **headers: str) ->
     """The events of a stream, once it has begun."""
     headers |= {} if last_event_id is None else {"Last-Event-ID": last_event_id}
     async with (
-        asyncio.timeout(DEADLINE_SECONDS),
-        httpx2.AsyncClient(timeout=DEADLINE_SECONDS) as client,
+        asyncio.timeout(WAIT_SECONDS),
+        httpx2.AsyncClient(timeout=WAIT_SECONDS) as client,
         client.stream("GET", url, headers=headers) as response,
     ):
         assert response.headers["content-type"].startswith("text/event-stream")

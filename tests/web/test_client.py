@@ -27,8 +27,8 @@ from pilothouse.errors import (
 )
 from pilothouse.platform import Platform
 from pilothouse.store.migrations import migrate
+from tests.patience import WAIT_SECONDS
 
-DEADLINE_SECONDS = 20.0
 app = App("clients")
 
 
@@ -63,7 +63,7 @@ async def url(tmp_path: Path) -> AsyncIterator[str]:
 
 
 async def until_known(client: AsyncClient) -> None:
-    async with asyncio.timeout(DEADLINE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while True:
             try:
                 await client.submit("double", {"n": 0})
@@ -80,7 +80,7 @@ async def in_thread(work: Any, *arguments: Any, **options: Any) -> Any:
 async def test_both_clients_submit_and_wait(url: str) -> None:
     with Client(url) as client:
         run_id = (await in_thread(client.submit, "double", {"n": 21}))["id"]
-        run = await in_thread(client.wait, run_id, timeout_seconds=DEADLINE_SECONDS)
+        run = await in_thread(client.wait, run_id, timeout_seconds=WAIT_SECONDS)
         timeline = await in_thread(client.timeline, run_id)
     async with AsyncClient(url) as other:
         again = await other.wait((await other.submit("double", {"n": 4}))["id"])
@@ -152,7 +152,7 @@ async def test_signals_and_events_of_a_run(url: str) -> None:
     async with AsyncClient(url) as client:
         run_id = (await client.submit("patient"))["id"]
         names = []
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             async for event in client.events(run_id):
                 names.append(event.name)
                 if event.name == "log":

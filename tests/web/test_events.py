@@ -14,6 +14,7 @@ from pilothouse.control import watching
 from pilothouse.errors import StoreUnavailable
 from pilothouse.store.database import Database
 from pilothouse.web import streams
+from tests.patience import WAIT_SECONDS
 from tests.web.events import read_until_end, reading, serving
 from tests.web.platform import FakeWorker
 
@@ -185,7 +186,7 @@ async def test_an_idle_stream_is_kept_alive(
     async with (
         httpx2.AsyncClient() as client,
         client.stream("GET", f"{url}/api/v1/events") as response,
-        asyncio.timeout(10),
+        asyncio.timeout(WAIT_SECONDS),
     ):
         first = await anext(response.aiter_lines())
 
@@ -211,5 +212,5 @@ async def test_a_reader_that_leaves_is_forgotten(
     async with reading(f"{url}{RUNS}/{run_id}/events") as events:
         await anext(events)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_SECONDS):
         await is_forgotten.wait()

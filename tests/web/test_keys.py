@@ -15,6 +15,7 @@ from pilothouse.control import keys
 from pilothouse.domain.keys import KeyRole, includes
 from pilothouse.store.database import Database
 from pilothouse.web import access
+from tests.patience import WAIT_SECONDS
 from tests.web.documented import documented_client
 from tests.web.platform import FakeWorker
 
@@ -114,7 +115,7 @@ async def test_a_key_is_shown_once_kept_as_a_hash_and_its_use_is_noted(db: Datab
     rows = db.administer(lambda tx: tx.fetch_all("SELECT * FROM api_keys"))
     assert made["key"].startswith(f"ph_{made['id']}_")
     assert made["key"].split("_", 2)[2] not in str([listed, rows])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not any(  # noqa: ASYNC110 - the server is asked
             key["last_used_at"] for key in (await admin.get("/api/v1/keys")).json()["items"]
         ):

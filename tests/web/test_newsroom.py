@@ -13,8 +13,7 @@ from pilothouse.errors import StoreUnavailable
 from pilothouse.store.database import Database
 from pilothouse.web import newsroom as newsrooms
 from pilothouse.web.newsroom import Newsroom
-
-SECONDS = 30
+from tests.patience import WAIT_SECONDS
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ async def write(db: Database, count: int) -> None:
 async def read(newsroom: Newsroom, after: int | None, until: int) -> list[int]:
     """The numbers of the records behind `after`, up to `until`."""
     seen: list[int] = []
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         async for batch in newsroom.batches(after):
             seen += [row["seq"] for row in batch.rows]
             if batch.seq >= until:
@@ -63,7 +62,7 @@ async def test_every_viewer_gets_every_record_once_wherever_it_resumes(
     live = asyncio.create_task(read(newsroom, None, before + 20))
     late = [asyncio.create_task(read(newsroom, before + n, before + 20)) for n in (0, 4, 9, 10)]
     await asyncio.sleep(0)
-    await asyncio.wait_for(_begun(newsroom), SECONDS)
+    await asyncio.wait_for(_begun(newsroom), WAIT_SECONDS)
     await write(db, 10)
 
     everything = [row["seq"] for row in reversed(await audit.tail(db, limit=20))]
@@ -104,11 +103,11 @@ async def test_what_many_viewers_ask_for_is_made_once_and_read_once(
         return shown
 
     viewers = [asyncio.create_task(view()) for _ in range(20)]
-    await asyncio.wait_for(_begun(newsroom), SECONDS)
+    await asyncio.wait_for(_begun(newsroom), WAIT_SECONDS)
     await asyncio.sleep(0)
     await write(db, 5)
 
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         assert [await viewer for viewer in viewers] == [5] * 20
     assert sum(made) == 5
     assert len(looks) == 5
@@ -126,7 +125,7 @@ async def test_an_outage_of_the_database_is_waited_out(
     before = await audit.last_seq(db)
     monkeypatch.setattr(audit.Follower, "next", away)
     reading = asyncio.create_task(read(newsroom, before, before + 2))
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         await is_asked.wait()
     await write(db, 2)
     monkeypatch.setattr(audit.Follower, "next", real)
