@@ -224,12 +224,19 @@ async def test_what_a_model_calls_wrongly_it_is_told(start: Start) -> None:
         return await ctx.llm("answer", "?", tools=["lookup"])
 
     platform = await start(app, model=model)
+    run_id = await platform.submit("agent")
+    await platform.run_until_idle()
 
-    assert await platform.run("agent") == "I give up"
+    assert (await platform.get(run_id))["output"] == "I give up"
     told = [question.result for question in model.asked[1:]]
     assert "There is no tool 'delete_everything'; the tools are lookup." in told[0]
     assert "the arguments do not fit tool 'lookup': order" in told[1]
     assert "LookupError: there is no order 13" in told[2]
+    calls = (await platform.timeline(run_id))["tool_calls"]
+    assert [(call["arguments"], call["outcome"]) for call in calls] == [
+        ({"order": "seventeen"}, "failed"),
+        ({"order": 13}, "failed"),
+    ]
 
 
 @pytest.mark.parametrize(

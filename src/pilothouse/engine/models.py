@@ -223,16 +223,19 @@ class ModelStep:
         if tool is None:
             known = ", ".join(sorted(self._tools)) or "none"
             return ToolReturn(wanted, f"There is no tool {wanted.tool!r}; the tools are {known}.", has_failed=True)
-        if wanted.arguments is None:
-            return ToolReturn(wanted, f"The arguments are no JSON object: {wanted.text[:200]}", has_failed=True)
+        step = ToolStep(self._attempt, name, tool, "model")
         try:
-            result = await ToolStep(self._attempt, name, tool, "model").run(wanted.arguments)
+            if wanted.arguments is None:
+                await step.refuse(wanted.text, ToolError(f"the arguments are no JSON object: {wanted.text[:200]}"))
+            result = await step.run(wanted.arguments)
         except ToolError as error:
             return ToolReturn(wanted, str(error), has_failed=True)
         except StepError as error:
             if isinstance(error.__cause__, FatalError):
                 raise
-            return ToolReturn(wanted, f"{error.error_type}: {error.message}", has_failed=True)
+            is_refusal = error.error_type == ToolError.__name__
+            told = error.message if is_refusal else f"{error.error_type}: {error.message}"
+            return ToolReturn(wanted, self._attempt.redact(told), has_failed=True)
         return ToolReturn(wanted, tool.plain(result))
 
     async def _wait_for_permission(self, number: int, reason: str, evidence: Any) -> None:
