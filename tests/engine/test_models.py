@@ -308,7 +308,7 @@ async def test_a_person_may_stop_what_was_halted(start: Start) -> None:
 
 async def test_a_run_waits_while_no_model_answers_and_spends_no_attempt(start: Start) -> None:
     app = App("t")
-    model = ScriptedModel([{"fault": "rate_limited", "retry_after_seconds": 3600, "times": 1}, {"say": "Hello"}])
+    model = ScriptedModel([{"fault": "rate_limited", "retry_after_seconds": 3, "times": 9}, {"say": "Hello"}])
 
     @app.agent
     async def agent(ctx: Context) -> str:
@@ -320,14 +320,37 @@ async def test_a_run_waits_while_no_model_answers_and_spends_no_attempt(start: S
 
     from pilothouse.control.timeline import why
 
-    run = await platform.get(run_id)
-    assert (run["state"], run["failures"]) == ("waiting", 0)
+    found = await platform.timeline(run_id)
+    assert (found["run"]["state"], found["run"]["failures"]) == ("waiting", 0)
     assert "429" in (await why(platform.db, run_id))["reasons"][0]
+    assert [step["state"] for step in found["steps"]] == ["retryable"]
+    assert [(call["outcome"], call["reason"]) for call in found["model_calls"]] == [("failed", "rate_limited")]
 
-    await platform.advance(seconds=3601)
-    await platform.run_until_idle()
-    run = await platform.get(run_id)
-    assert (run["state"], run["output"], run["failures"]) == ("succeeded", "Hello", 0)
+    waits = [3] * 8 + [4]  # as long as it was told to, until that was in vain too often
+    for seconds in waits:
+        await platform.advance(seconds=seconds)
+        await platform.run_until_idle()
+    found = await platform.timeline(run_id)
+    assert (found["run"]["state"], found["run"]["output"], found["run"]["failures"]) == ("succeeded", "Hello", 0)
+    assert (found["steps"][0]["tries"], len(found["model_calls"])) == (10, 10)
+
+
+async def test_answers_that_are_none_fail_the_run_in_the_end(start: Start) -> None:
+    app, model = App("t"), ScriptedModel([{"fault": "empty"}])
+
+    @app.agent(max_attempts=3)
+    async def agent(ctx: Context) -> str:
+        return await ctx.llm("greet", "Say hello")
+
+    platform = await start(app, model=model)
+    run_id = await platform.submit("agent")
+    for _ in range(3):
+        await platform.run_until_idle()
+        await platform.advance(seconds=600)
+
+    found = await platform.timeline(run_id)
+    assert (found["run"]["state"], found["run"]["error"]["type"]) == ("failed", "AnswerMalformed")
+    assert len(model.asked) == len(found["model_calls"]) == 3  # each may be paid, so it is not asked for for ever
 
 
 async def test_branches_that_go_on_are_not_cut_off_by_one_that_waits_for_a_model(start: Start) -> None:
@@ -347,7 +370,8 @@ async def test_branches_that_go_on_are_not_cut_off_by_one_that_waits_for_a_model
     platform = await start(app, model=model)
     run_id = await platform.submit("agent")
     await platform.run_until_idle()
-    assert [step["key"] for step in (await platform.timeline(run_id))["steps"]] == ["work"]
+    steps = (await platform.timeline(run_id))["steps"]
+    assert {step["key"]: step["state"] for step in steps} == {"slow": "retryable", "work": "succeeded"}
 
     await platform.advance(seconds=61)
     await platform.run_until_idle()
