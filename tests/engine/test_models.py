@@ -463,7 +463,10 @@ async def test_a_changed_question_is_a_named_divergence(start: Start) -> None:
     assert (await platform.get(run_id))["error"]["type"] == "DivergenceError"
 
 
-async def test_the_oldest_exchanges_leave_a_rolling_window(start: Start) -> None:
+@pytest.mark.parametrize(("retain", "left_out", "most_seen"), [((), [0], 3), (("look",), [], 6)])
+async def test_the_oldest_exchanges_leave_a_rolling_window_unless_they_are_retained(
+    start: Start, retain: tuple[str, ...], left_out: list[int], most_seen: int
+) -> None:
     app, seen = App("t"), list[int]()
     model = ScriptedModel([{"round": 6, "say": "done"}, {"call": {"tool": "look", "arguments": {"at": 1}}}])
 
@@ -472,7 +475,7 @@ async def test_the_oldest_exchanges_leave_a_rolling_window(start: Start) -> None
         seen.append(at)
         return len(seen)
 
-    @app.agent(window=Window(steps=2))
+    @app.agent(window=Window(steps=2, retain=retain))
     async def agent(ctx: Context) -> str:
         return await ctx.llm("ask", "?", tools=[look], max_rounds=8)
 
@@ -481,31 +484,41 @@ async def test_the_oldest_exchanges_leave_a_rolling_window(start: Start) -> None
     await platform.run_until_idle()
 
     steps = {step["key"]: step for step in (await platform.timeline(run_id))["steps"]}
-    assert steps["ask.4.context"]["result"] == {"left_out": [0], "of": 3, "summary": None}
-    assert max(question.round for question in model.asked) == 3  # two exchanges kept: the model sees its third answer
+    noted = steps.get("ask.4.context", {}).get("result")
+    assert noted == ({"left_out": left_out, "of": 3, "summary": None} if left_out else None)
+    assert max(question.round for question in model.asked) == most_seen  # the model sees one answer more than are kept
 
 
-async def test_what_leaves_is_summed_up_and_what_is_retained_stays(start: Start) -> None:
+@pytest.mark.parametrize("streams", [False, True])
+async def test_what_leaves_is_summed_up_once(start: Start, streams: bool) -> None:
     app = App("t")
-    model = ScriptedModel(
-        [
-            {"when": {"contains": "Sum up"}, "say": "They talked about ships."},
-            {"when": {"contains": "Summary of what was said since: They talked about ships."}, "say": "Ships, then."},
-            {"say": "what?"},
-        ]
-    )
-    said: list[Any] = []
-    for number in range(6):
-        said += [{"role": "user", "content": f"ship {number}"}, {"role": "assistant", "content": f"aye {number}"}]
+    model = ScriptedModel([{"when": {"contains": "Sum up"}, "say": "They talked about ships."}, {"say": "Ships."}])
+    said: list[Any] = [{"role": "user", "content": "ship 0"}]
+    for number in range(1, 6):
+        said += [{"role": "assistant", "content": f"aye {number}"}, {"role": "user", "content": f"ship {number}"}]
 
     @app.agent(window=Window(steps=1, summarise="offline:stand-in"))
     async def agent(ctx: Context) -> str:
-        return await ctx.llm("ask", "What did we talk about?", messages=said)
+        if streams:
+            answer = "".join([piece async for piece in ctx.llm_stream("ask", messages=said)])
+        else:
+            answer = await ctx.llm("ask", messages=said)
+        await ctx.sleep("nap", seconds=1)
+        return answer
 
     platform = await start(app, model=model)
+    run_id = await platform.submit("agent")
+    await platform.run_until_idle()
+    await platform.advance(seconds=2)
+    await platform.run_until_idle()
 
-    assert await platform.run("agent")
-    assert "They talked about ships" in model.asked[-1].text or len(model.asked) == 2
+    found = await platform.timeline(run_id)
+    steps = {step["key"]: step for step in found["steps"]}
+    summed_up = model.asked[0].text
+    assert found["run"]["output"] == "Ships."
+    assert steps["ask.context"]["result"] == {"left_out": [0, 1, 2, 3], "of": 5, "summary": "They talked about ships."}
+    assert ("aye 1" in summed_up, "aye 5" in summed_up) == (True, False)
+    assert [question.round for question in model.asked] == [1, 2]
 
 
 async def test_memory_outlives_a_run(start: Start) -> None:

@@ -192,7 +192,8 @@ class ModelStep:
             yield conversation.load_response(payloads.encode(answer_of(stored, None))).text or ""
             return
         pieces = Pieces()
-        asking = asyncio.ensure_future(ask(attempt, asked, replace(self._prompt(asked), on_piece=pieces)))
+        prompt = await fitted(attempt, asked, self._prompt(asked))
+        asking = asyncio.ensure_future(ask(attempt, asked, replace(prompt, on_piece=pieces)))
         asking.add_done_callback(lambda _: pieces.end())
         attempt.own(asking)
         try:
