@@ -86,7 +86,7 @@ def read_fault(error: Exception) -> Fault | None:
     if isinstance(error, raised.UnexpectedModelBehavior):
         return Fault("malformed", _told(error))
     if not isinstance(error, raised.ModelAPIError):
-        return Fault("malformed", f"{type(error).__name__}: {_told(error)}")
+        return Fault("malformed", f"the reply is not what the protocol says: {type(error).__name__}: {_told(error)}")
     return Fault(_kind(error), _told(error), error.retry_after)
 
 
