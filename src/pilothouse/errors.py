@@ -208,11 +208,21 @@ class ModelError(RunError):
 
 
 class ModelUnavailable(ModelError):
-    """No model of a route answers for now; `retry_after_seconds` says when one may. The run waits and asks again."""
+    """No model of a route answers for now; `retry_after_seconds` says when one may. The run waits and asks again.
 
-    def __init__(self, message: str, retry_after_seconds: float, calls: Sequence[object] = ()) -> None:
+    `was_asked`: a request went out, and a record of it is to be kept.
+    """
+
+    def __init__(
+        self, message: str, retry_after_seconds: float, calls: Sequence[object] = (), *, was_asked: bool = False
+    ) -> None:
         super().__init__(message, calls)
         self.retry_after_seconds = retry_after_seconds
+        self.was_asked = was_asked
+
+
+class AnswerMalformed(ModelError):
+    """What the models of a route answered was no answer, such as an empty one. The run's next attempt asks again."""
 
 
 class ModelRefused(ModelError, FatalError):

@@ -225,12 +225,19 @@ async def test_what_a_model_calls_wrongly_it_is_told(start: Start) -> None:
         return await ctx.llm("answer", "?", tools=["lookup"])
 
     platform = await start(app, model=model)
+    run_id = await platform.submit("agent")
+    await platform.run_until_idle()
 
-    assert await platform.run("agent") == "I give up"
+    assert (await platform.get(run_id))["output"] == "I give up"
     told = [question.result for question in model.asked[1:]]
     assert "There is no tool 'delete_everything'; the tools are lookup." in told[0]
     assert "the arguments do not fit tool 'lookup': order" in told[1]
     assert "LookupError: there is no order 13" in told[2]
+    calls = (await platform.timeline(run_id))["tool_calls"]
+    assert [(call["arguments"], call["outcome"]) for call in calls] == [
+        ({"order": "seventeen"}, "failed"),
+        ({"order": 13}, "failed"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -302,7 +309,7 @@ async def test_a_person_may_stop_what_was_halted(start: Start) -> None:
 
 async def test_a_run_waits_while_no_model_answers_and_spends_no_attempt(start: Start) -> None:
     app = App("t")
-    model = ScriptedModel([{"fault": "rate_limited", "retry_after_seconds": 3600, "times": 1}, {"say": "Hello"}])
+    model = ScriptedModel([{"fault": "rate_limited", "retry_after_seconds": 3, "times": 9}, {"say": "Hello"}])
 
     @app.agent
     async def agent(ctx: Context) -> str:
@@ -314,14 +321,37 @@ async def test_a_run_waits_while_no_model_answers_and_spends_no_attempt(start: S
 
     from pilothouse.control.timeline import why
 
-    run = await platform.get(run_id)
-    assert (run["state"], run["failures"]) == ("waiting", 0)
+    found = await platform.timeline(run_id)
+    assert (found["run"]["state"], found["run"]["failures"]) == ("waiting", 0)
     assert "429" in (await why(platform.db, run_id))["reasons"][0]
+    assert [step["state"] for step in found["steps"]] == ["retryable"]
+    assert [(call["outcome"], call["reason"]) for call in found["model_calls"]] == [("failed", "rate_limited")]
 
-    await platform.advance(seconds=3601)
-    await platform.run_until_idle()
-    run = await platform.get(run_id)
-    assert (run["state"], run["output"], run["failures"]) == ("succeeded", "Hello", 0)
+    waits = [3] * 8 + [4]  # as long as it was told to, until that was in vain too often
+    for seconds in waits:
+        await platform.advance(seconds=seconds)
+        await platform.run_until_idle()
+    found = await platform.timeline(run_id)
+    assert (found["run"]["state"], found["run"]["output"], found["run"]["failures"]) == ("succeeded", "Hello", 0)
+    assert (found["steps"][0]["tries"], len(found["model_calls"])) == (10, 10)
+
+
+async def test_answers_that_are_none_fail_the_run_in_the_end(start: Start) -> None:
+    app, model = App("t"), ScriptedModel([{"fault": "empty"}])
+
+    @app.agent(max_attempts=3)
+    async def agent(ctx: Context) -> str:
+        return await ctx.llm("greet", "Say hello")
+
+    platform = await start(app, model=model)
+    run_id = await platform.submit("agent")
+    for _ in range(3):
+        await platform.run_until_idle()
+        await platform.advance(seconds=600)
+
+    found = await platform.timeline(run_id)
+    assert (found["run"]["state"], found["run"]["error"]["type"]) == ("failed", "AnswerMalformed")
+    assert len(model.asked) == len(found["model_calls"]) == 3  # each may be paid, so it is not asked for for ever
 
 
 async def test_branches_that_go_on_are_not_cut_off_by_one_that_waits_for_a_model(start: Start) -> None:
@@ -341,7 +371,8 @@ async def test_branches_that_go_on_are_not_cut_off_by_one_that_waits_for_a_model
     platform = await start(app, model=model)
     run_id = await platform.submit("agent")
     await platform.run_until_idle()
-    assert [step["key"] for step in (await platform.timeline(run_id))["steps"]] == ["work"]
+    steps = (await platform.timeline(run_id))["steps"]
+    assert {step["key"]: step["state"] for step in steps} == {"slow": "retryable", "work": "succeeded"}
 
     await platform.advance(seconds=61)
     await platform.run_until_idle()
@@ -433,7 +464,10 @@ async def test_a_changed_question_is_a_named_divergence(start: Start) -> None:
     assert (await platform.get(run_id))["error"]["type"] == "DivergenceError"
 
 
-async def test_the_oldest_exchanges_leave_a_rolling_window(start: Start) -> None:
+@pytest.mark.parametrize(("retain", "left_out", "most_seen"), [((), [0], 3), (("look",), [], 6)])
+async def test_the_oldest_exchanges_leave_a_rolling_window_unless_they_are_retained(
+    start: Start, retain: tuple[str, ...], left_out: list[int], most_seen: int
+) -> None:
     app, seen = App("t"), list[int]()
     model = ScriptedModel([{"round": 6, "say": "done"}, {"call": {"tool": "look", "arguments": {"at": 1}}}])
 
@@ -442,7 +476,7 @@ async def test_the_oldest_exchanges_leave_a_rolling_window(start: Start) -> None
         seen.append(at)
         return len(seen)
 
-    @app.agent(window=Window(steps=2))
+    @app.agent(window=Window(steps=2, retain=retain))
     async def agent(ctx: Context) -> str:
         return await ctx.llm("ask", "?", tools=[look], max_rounds=8)
 
@@ -451,31 +485,41 @@ async def test_the_oldest_exchanges_leave_a_rolling_window(start: Start) -> None
     await platform.run_until_idle()
 
     steps = {step["key"]: step for step in (await platform.timeline(run_id))["steps"]}
-    assert steps["ask.4.context"]["result"] == {"left_out": [0], "of": 3, "summary": None}
-    assert max(question.round for question in model.asked) == 3  # two exchanges kept: the model sees its third answer
+    noted = steps.get("ask.4.context", {}).get("result")
+    assert noted == ({"left_out": left_out, "of": 3, "summary": None} if left_out else None)
+    assert max(question.round for question in model.asked) == most_seen  # the model sees one answer more than are kept
 
 
-async def test_what_leaves_is_summed_up_and_what_is_retained_stays(start: Start) -> None:
+@pytest.mark.parametrize("streams", [False, True])
+async def test_what_leaves_is_summed_up_once(start: Start, streams: bool) -> None:
     app = App("t")
-    model = ScriptedModel(
-        [
-            {"when": {"contains": "Sum up"}, "say": "They talked about ships."},
-            {"when": {"contains": "Summary of what was said since: They talked about ships."}, "say": "Ships, then."},
-            {"say": "what?"},
-        ]
-    )
-    said: list[Any] = []
-    for number in range(6):
-        said += [{"role": "user", "content": f"ship {number}"}, {"role": "assistant", "content": f"aye {number}"}]
+    model = ScriptedModel([{"when": {"contains": "Sum up"}, "say": "They talked about ships."}, {"say": "Ships."}])
+    said: list[Any] = [{"role": "user", "content": "ship 0"}]
+    for number in range(1, 6):
+        said += [{"role": "assistant", "content": f"aye {number}"}, {"role": "user", "content": f"ship {number}"}]
 
     @app.agent(window=Window(steps=1, summarise="offline:stand-in"))
     async def agent(ctx: Context) -> str:
-        return await ctx.llm("ask", "What did we talk about?", messages=said)
+        if streams:
+            answer = "".join([piece async for piece in ctx.llm_stream("ask", messages=said)])
+        else:
+            answer = await ctx.llm("ask", messages=said)
+        await ctx.sleep("nap", seconds=1)
+        return answer
 
     platform = await start(app, model=model)
+    run_id = await platform.submit("agent")
+    await platform.run_until_idle()
+    await platform.advance(seconds=2)
+    await platform.run_until_idle()
 
-    assert await platform.run("agent")
-    assert "They talked about ships" in model.asked[-1].text or len(model.asked) == 2
+    found = await platform.timeline(run_id)
+    steps = {step["key"]: step for step in found["steps"]}
+    summed_up = model.asked[0].text
+    assert found["run"]["output"] == "Ships."
+    assert steps["ask.context"]["result"] == {"left_out": [0, 1, 2, 3], "of": 5, "summary": "They talked about ships."}
+    assert ("aye 1" in summed_up, "aye 5" in summed_up) == (True, False)
+    assert [question.round for question in model.asked] == [1, 2]
 
 
 async def test_memory_outlives_a_run(start: Start) -> None:

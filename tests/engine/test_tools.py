@@ -139,7 +139,11 @@ def secret_app() -> App:
 async def test_a_secret_is_in_nothing_that_is_kept(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRM_TOKEN", TOKEN)
     model = ScriptedModel(
-        [{"when": {"after": "nothing"}, "call": {"tool": "call_crm", "arguments": {"query": "q"}}}, {"say": "fine"}]
+        [
+            {"round": 1, "call": {"tool": "call_crm", "arguments": {"query": "q"}}},
+            {"round": 2, "call": {"tool": "call_crm", "arguments": {"query": "break"}}},
+            {"say": "fine"},
+        ]
     )
     platform = await start(secret_app(), model=model, secrets={"CRM_TOKEN": {}})
 
@@ -155,6 +159,7 @@ async def test_a_secret_is_in_nothing_that_is_kept(start: Start, monkeypatch: py
         assert TOKEN not in str(found)
         assert "***" in str(found)
     assert all(TOKEN not in str(question) for question in model.asked)
+    assert "401 for ***" in model.asked[2].result
     assert "token" not in str(model.asked[0].tools)
 
 
@@ -323,6 +328,44 @@ async def test_a_tool_that_keeps_failing_rests_and_its_run_waits(start: Start) -
     await platform.advance(seconds=6)
     await platform.run_until_idle()
     assert (await platform.get(run_id))["output"] == "up"
+
+
+async def test_what_a_model_was_told_of_a_resting_tool_stands(start: Start) -> None:
+    app, posted = App("t"), list[str]()
+    broken = {"tool": "post", "arguments": {"text": "down"}}
+    model = ScriptedModel(
+        [
+            {"contains": "break", "round": 1, "call": [broken] * 5},
+            {"contains": "use", "round": 1, "call": {"tool": "post", "arguments": {"text": "hello"}}},
+            {"say": "went on"},
+        ]
+    )
+
+    @app.tool(effect="idempotent")
+    def post(text: str) -> None:
+        if text == "down":
+            raise ConnectionError("down")
+        posted.append(text)
+
+    @app.agent
+    async def agent(ctx: Context, what: str) -> str:
+        said = await ctx.llm("ask", what, tools=[post])
+        await ctx.sleep("until it is up again", hours=1)
+        return said
+
+    platform = await start(app, model=model)
+    await platform.submit("agent", {"what": "break it"})
+    await platform.run_until_idle()
+    run_id = await platform.submit("agent", {"what": "use it"})
+    await platform.run_until_idle()
+    await platform.advance(seconds=7200)
+    await platform.run_until_idle()
+
+    found = await platform.timeline(run_id)
+    assert found["run"]["output"] == "went on"
+    assert "tool 'post' keeps failing and rests" in model.asked[-1].result
+    assert [(call["arguments"], call["outcome"]) for call in found["tool_calls"]] == [({"text": "hello"}, "failed")]
+    assert posted == []  # the model was told that the call did not go out
 
 
 # --- bad definitions ---------------------------------------------------------------------------

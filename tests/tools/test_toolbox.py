@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.server
 import json
+import shlex
+import socket
 import sqlite3
 import sys
 import threading
@@ -13,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from mcp.server.mcpserver import MCPServer
+from mcp.types import ToolAnnotations
 
 from examples.support_desk.mail_catcher import MailCatcher
 from pilothouse import App, Context
@@ -274,7 +279,7 @@ async def test_tools_of_an_mcp_server_are_tools(start: Start, orders_server: lis
 
 async def test_an_mcp_server_that_dies_is_started_again(start: Start, orders_server: list[str]) -> None:
     app = App("t")
-    app.add_tool(McpServer("orders", command=orders_server, effects={"die": "read", "refuse": "read"}))
+    app.add_tool(McpServer("orders", command=orders_server, effects={"refuse": "read"}))
 
     @app.agent
     async def agent(ctx: Context) -> list[str]:
@@ -292,20 +297,57 @@ async def test_an_mcp_server_that_dies_is_started_again(start: Start, orders_ser
         return [*told, str(await ctx.tool("orders_lookup", order=1, step_name="after"))]
 
     platform = await start(app)
+    run_id = await platform.submit("agent")
+    await platform.run_until_idle()
 
-    wrong, refused, died, unknown, after = await platform.run("agent")
+    found = await platform.timeline(run_id)
+    wrong, refused, died, unknown, after = found["run"]["output"]
     assert "do not fit tool 'lookup'" in wrong
     assert "Error executing tool refuse" in refused
-    assert "MCP server 'orders'" in died
+    assert f"MCP server 'orders' ({shlex.join(orders_server)}) went away during the call" in died
+    assert [(each["tool"], each["state"]) for each in found["effects"]] == [("orders_die", "unknown")]
     assert "there is no tool 'orders_none'" in unknown
     assert "'state': 'sent'" in after
 
 
-async def test_an_mcp_server_that_is_not_there_says_so(start: Start) -> None:
-    server = McpServer("ghost", command=["/no/such/server"])
+@pytest.fixture
+def orders_url() -> Iterator[str]:
+    server = MCPServer("orders")
 
-    with pytest.raises(ToolError, match="MCP server 'ghost' cannot be reached"):
-        await server.find_tools()
+    @server.tool(annotations=ToolAnnotations(read_only_hint=True))
+    def lookup(order: int) -> dict[str, Any]:
+        return {"order": order, "state": "sent"}
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    serving = uvicorn.Server(uvicorn.Config(server.streamable_http_app(), log_level="critical", lifespan="on"))
+    thread = threading.Thread(target=serving.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
+    serving.should_exit = serving.force_exit = True
+    thread.join(timeout=10)
+    listening.close()
+
+
+async def test_an_mcp_server_is_reached_by_http(start: Start, orders_url: str) -> None:
+    app = App("t")
+    app.add_tool(McpServer("orders", url=orders_url))
+
+    @app.agent
+    async def agent(ctx: Context) -> Any:
+        return await ctx.tool("orders_lookup", order=18)
+
+    platform = await start(app)
+
+    assert await platform.run("agent") == {"order": 18, "state": "sent"}
+
+
+async def test_an_mcp_server_that_is_not_there_says_so(start: Start) -> None:
+    for server, where in (
+        (McpServer("ghost", command=["/no/such/server"]), "/no/such/server"),
+        (McpServer("ghost", url="http://127.0.0.1:1/mcp"), "http://127.0.0.1:1/mcp"),
+    ):
+        with pytest.raises(ToolError, match=rf"MCP server 'ghost' \({where}\) cannot be reached: [A-Z]\w+Error: "):
+            await server.find_tools()
     with pytest.raises(ConfigError, match="either a command or a url"):
         McpServer("none")
     with pytest.raises(ConfigError, match="effect is one of"):

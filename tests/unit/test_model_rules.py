@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse.clock import from_datetime, parse_isoformat, to_datetime
-from pilothouse.domain.buckets import MINUTE_US, Bucket, give_back, take
+from pilothouse.domain.buckets import LONGEST_LINE_US, MINUTE_US, Bucket, give_back, stand_in_line, take
 from pilothouse.domain.lanes import Lane
 from pilothouse.domain.prices import Price, Usage
 from pilothouse.domain.routes import Route, parse_model
@@ -45,6 +46,20 @@ def test_whoever_waits_as_told_gets_through(per_minute: int, units: int, lane: L
     _, wait = take(bucket, units, 0, lane)
 
     assert take(bucket, units, wait, lane)[1] <= 1
+
+
+def test_whoever_waits_in_line_comes_back_at_a_time_of_its_own() -> None:
+    wanted, end, waits = [(Bucket("b", 60), 1), (Bucket("c", 6_000), 1)], 0, list[int]()
+
+    for _ in range(1_000):
+        end, wait_us = stand_in_line(end, wanted, 7, 2_000_000)
+        waits.append(wait_us)
+    _, after = stand_in_line(end, wanted, end + 1, 2_000_000)
+
+    assert waits[:3] == [2_000_000, 2_500_000, 3_000_000]  # two in the second in which there is room for one
+    assert max(waits) == 2_000_000 + LONGEST_LINE_US
+    assert max(Counter(waits).values()) <= 5
+    assert after == 2_000_000  # everybody in the line has come back
 
 
 def test_what_is_given_back_can_be_taken_again() -> None:

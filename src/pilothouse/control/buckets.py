@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pilothouse.control.glances import Glance
-from pilothouse.domain.buckets import Bucket, give_back, take
+from pilothouse.domain.buckets import Bucket, give_back, stand_in_line, take
 from pilothouse.domain.lanes import Lane
 from pilothouse.store.database import Database, Row, Transaction
 
@@ -27,6 +27,7 @@ class Buckets:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._blocked: dict[str, tuple[int, str]] = {}
+        self._lines: dict[tuple[str, Lane], int] = {}
         self._glance = Glance(db, "blocked_buckets")
 
     async def blocked(self, name: str) -> Block | None:
@@ -37,7 +38,19 @@ class Buckets:
         return Block(left / 1_000_000, reason) if left > 0 else None
 
     async def take(self, wanted: Sequence[Wanted], lane: Lane) -> int:
-        """Takes from all the buckets or from none; how long to wait where one has too little, in microseconds."""
+        """Takes from all the buckets or from none; how long to wait where one has too little, in microseconds.
+
+        Those who wait in this process stand in a line, so that they do not all come back at once for the same room.
+        """
+        wait_us = await self.take_now(wanted, lane)
+        if wait_us <= 0:
+            return 0
+        line, now = (wanted[0][0].name, lane), self._db.clock.now_us()
+        self._lines[line], wait_us = stand_in_line(self._lines.get(line, 0), wanted, now, wait_us)
+        return wait_us
+
+    async def take_now(self, wanted: Sequence[Wanted], lane: Lane) -> int:
+        """As `take`; how long there will be no room, whoever else waits for it."""
         return await self._db.transaction(lambda tx: _take(tx, wanted, lane))
 
     async def give_back(self, returned: Sequence[Wanted]) -> None:

@@ -66,12 +66,12 @@ class RedisBuckets(Buckets):
             return await super().blocked(name)
         return Block(left_ms / 1000, reason) if left_ms > 0 else None
 
-    async def take(self, wanted: Sequence[Wanted], lane: Lane) -> int:
+    async def take_now(self, wanted: Sequence[Wanted], lane: Lane) -> int:
         costs = [cost_us(bucket, units) for bucket, units in wanted]
         try:
             return int(await self._redis.run(TAKE, _names(wanted), [burst_us(lane), *costs]))
         except StoreUnavailable:
-            return await super().take(wanted, lane)
+            return await super().take_now(wanted, lane)
 
     async def give_back(self, returned: Sequence[Wanted]) -> None:
         costs = [cost_us(bucket, units) for bucket, units in returned]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pilothouse.domain.lanes import Lane
@@ -23,6 +24,14 @@ class Bucket(NamedTuple):
 
 MINUTE_US = 60_000_000
 
+LINE_SHARE = 2
+"""So many of those in line come back in the time in which there is room for one: what was taken on an estimate is given
+back in part, so that there is often room sooner.
+"""
+
+LONGEST_LINE_US = 120_000_000
+"""Nobody waits longer than this for those before; a line that is as long begins anew beside itself."""
+
 
 def take(bucket: Bucket, units: int, now: int, lane: Lane) -> tuple[int, int]:
     """The new `due_at`, and how many microseconds to wait: 0 where the units are taken.
@@ -35,6 +44,14 @@ def take(bucket: Bucket, units: int, now: int, lane: Lane) -> tuple[int, int]:
     if wait > 0:
         return bucket.due_at, wait
     return start + cost, 0
+
+
+def stand_in_line(end: int, wanted: Sequence[tuple[Bucket, int]], now: int, wait_us: int) -> tuple[int, int]:
+    """The new end of the line, and how many microseconds whoever comes last in it waits, who alone waits `wait_us`."""
+    first = now + wait_us
+    place = end if first <= end <= first + LONGEST_LINE_US else first
+    step = max(cost_us(bucket, units) for bucket, units in wanted) // LINE_SHARE
+    return place + step, place - now
 
 
 def give_back(bucket: Bucket, units: int) -> int:

@@ -12,6 +12,7 @@ CATEGORIES = {
     "RunTimeout": TIMED_OUT,
     "TimeoutError": TIMED_OUT,
     "WaitTimeout": TIMED_OUT,
+    "AnswerMalformed": "model",
     "ModelError": "model",
     "ModelRefused": "model",
     "ModelUnavailable": "model",

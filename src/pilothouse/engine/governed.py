@@ -20,14 +20,14 @@ from pilothouse.domain.effects import Effect
 from pilothouse.domain.limits import Amounts, Payer
 from pilothouse.domain.retries import RetryPolicy
 from pilothouse.engine.attempt import Attempt
-from pilothouse.engine.failures import may_have_happened
+from pilothouse.engine.failures import describe_error, may_have_happened
 from pilothouse.engine.intents import Found, Intention, Intents, Ready, Verify
 from pilothouse.engine.journal import StepRequest
 from pilothouse.engine.limits import stay_within_calls
 from pilothouse.engine.runaways import note_error, note_result
-from pilothouse.engine.steps import CallRecord, CallRecorder, answer_of
+from pilothouse.engine.steps import CallRecord, CallRecorder, answer_of, make_checkpoint
 from pilothouse.engine.switches import EffectGate, pass_switches
-from pilothouse.errors import EffectError, MayHaveHappened, RetryLater, StepError, Withheld
+from pilothouse.errors import EffectError, MayHaveHappened, RetryLater, StepError, ToolError, Withheld
 from pilothouse.store.database import Row
 from pilothouse.telemetry.events import EffectFailed, ToolCalled, ToolPutOff
 
@@ -183,6 +183,15 @@ class GovernedCall:
     def recorder(self, ready: Ready) -> CallRecorder:
         """Makes the record of the call once it has ended."""
         return lambda error, started_at: self._record(ready.reservation_id, error, started_at)
+
+    async def keep_refusal(self, error: ToolError) -> None:
+        """Keeps that the call did not go out, so that no later attempt makes it: its model was told so, and went on."""
+        attempt, started_at, told = self.attempt, self.attempt.now_us(), describe_error(error)
+        calls = StepCalls(tools=(self._called(False, started_at),))
+        checkpoint = make_checkpoint(attempt, self.asked, error=told, started_at=started_at, tries=1)
+        with attempt.busy():
+            await attempt.services.writer.checkpoint(checkpoint._replace(calls=calls))
+        await note_error(attempt, self.asked, StepError(self.asked.key, type(error).__name__, str(error)))
 
     def _record(self, reservation_id: str | None, error: Exception | None, started_at: int) -> CallRecord:
         """What gave no answer in time may have happened, so that its reservation stays."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict
 
 from pilothouse import payloads
 from pilothouse.control.bookings import Booking, model_charges
 from pilothouse.control.calls import ModelCall, StepCalls
+from pilothouse.domain.retries import Backoff
 from pilothouse.engine.attempt import Attempt, Models
 from pilothouse.engine.failures import describe_error
 from pilothouse.engine.guard import LoopGuard
@@ -55,6 +56,9 @@ MODEL_KIND = "model"
 PATIENCE_SECONDS = 2.0
 PATIENT_TRIES = 3
 """A wait of up to so many seconds is sat out, so many times; for a longer one the run is suspended."""
+
+PUT_OFF = Backoff()
+"""For how long at least, where a question went out in vain that often."""
 
 
 class ModelOptions(TypedDict, total=False):
@@ -190,7 +194,8 @@ class ModelStep:
             yield conversation.load_response(payloads.encode(answer_of(stored, None))).text or ""
             return
         pieces = Pieces()
-        asking = asyncio.ensure_future(ask(attempt, asked, replace(self._prompt(asked), on_piece=pieces)))
+        prompt = await fitted(attempt, asked, self._prompt(asked))
+        asking = asyncio.ensure_future(ask(attempt, asked, replace(prompt, on_piece=pieces)))
         asking.add_done_callback(lambda _: pieces.end())
         attempt.own(asking)
         try:
@@ -225,16 +230,19 @@ class ModelStep:
         if tool is None:
             known = ", ".join(sorted(self._tools)) or "none"
             return ToolReturn(wanted, f"There is no tool {wanted.tool!r}; the tools are {known}.", has_failed=True)
-        if wanted.arguments is None:
-            return ToolReturn(wanted, f"The arguments are no JSON object: {wanted.text[:200]}", has_failed=True)
+        step = ToolStep(self._attempt, name, tool, "model")
         try:
-            result = await ToolStep(self._attempt, name, tool, "model").run(wanted.arguments)
+            if wanted.arguments is None:
+                await step.refuse(wanted.text, ToolError(f"the arguments are no JSON object: {wanted.text[:200]}"))
+            result = await step.run(wanted.arguments)
         except ToolError as error:
             return ToolReturn(wanted, str(error), has_failed=True)
         except StepError as error:
             if isinstance(error.__cause__, FatalError):
                 raise
-            return ToolReturn(wanted, f"{error.error_type}: {error.message}", has_failed=True)
+            is_refusal = error.error_type == ToolError.__name__
+            told = error.message if is_refusal else f"{error.error_type}: {error.message}"
+            return ToolReturn(wanted, self._attempt.redact(told), has_failed=True)
         return ToolReturn(wanted, tool.plain(result))
 
     async def _wait_for_permission(self, number: int, reason: str, evidence: Any) -> None:
@@ -308,41 +316,71 @@ async def ask(attempt: Attempt, asked: StepRequest, prompt: Prompt) -> Answer:
             await wait_for_room(attempt, asked.key, error, tries)
 
 
+@dataclass(slots=True)
+class _Tries:
+    """What an attempt has asked for one step, and got no answer to yet."""
+
+    started_at: int
+    times: int = 0
+    calls: list[ModelCall] = field(default_factory=list)
+    was_asked: bool = False
+
+    def note(self, error: ModelUnavailable) -> None:
+        self.calls += calls_in(error)
+        self.was_asked = self.was_asked or error.was_asked
+
+    def may_sit_out(self, error: ModelUnavailable) -> bool:
+        return error.retry_after_seconds <= PATIENCE_SECONDS and self.times <= PATIENT_TRIES
+
+
 async def _ask(attempt: Attempt, asked: StepRequest, prompt: Prompt, models: Models) -> Answer:
-    started_at, passed = attempt.now_us(), list[ModelCall]()
+    tries = _Tries(attempt.now_us())
     with attempt.busy():
-        for tries in range(1, PATIENT_TRIES + 2):
+        while True:
+            tries.times += 1
             try:
                 answer = await patiently(lambda: models.answer(prompt))
             except ModelUnavailable as error:
-                passed += calls_in(error)
+                tries.note(error)
                 if prompt.has_pieces:
-                    await _give_up(attempt, asked, error, passed, started_at)
-                if error.retry_after_seconds > PATIENCE_SECONDS or tries > PATIENT_TRIES:
-                    wait = error
+                    await _give_up(attempt, asked, error, tries)
+                if not tries.may_sit_out(error):
+                    seconds, reason = await _put_off(attempt, asked, error, tries), str(error)
                     break
                 await asyncio.sleep(error.retry_after_seconds * (1 + random.random() / 4))
                 continue
             except ConfigError as error:
-                await _give_up(attempt, asked, ModelRefused(str(error)), passed, started_at)
+                await _give_up(attempt, asked, ModelRefused(str(error)), tries)
             except (FatalError, ModelError) as error:
-                await _give_up(attempt, asked, error, [*passed, *calls_in(error)], started_at)
-            await _keep(attempt, asked, answer, passed, started_at, tries)
+                tries.calls += calls_in(error)
+                await _give_up(attempt, asked, error, tries)
+            await _keep(attempt, asked, answer, tries)
             return answer
-    return await _sleep_until(attempt, wait)
+    return await attempt.park((), attempt.now_us() + int(seconds * 1_000_000), reason)
 
 
-async def _keep(
-    attempt: Attempt, asked: StepRequest, answer: Answer, passed: list[ModelCall], started_at: int, tries: int
-) -> None:
+async def _keep(attempt: Attempt, asked: StepRequest, answer: Answer, tries: _Tries) -> None:
     attempt.journal.executed += 1
     result = conversation.dump_response(answer.response)
-    checkpoint = make_checkpoint(attempt, asked, result=result, started_at=started_at, tries=tries)
+    checkpoint = make_checkpoint(attempt, asked, result=result, started_at=tries.started_at, tries=tries.times)
     booking = Booking(charges=model_charges(answer.calls))
-    calls = StepCalls(models=(*passed, *answer.calls))
+    calls = StepCalls(models=(*tries.calls, *answer.calls))
     for call in answer.calls:
         note_tokens(attempt, call)
     await attempt.services.writer.checkpoint(checkpoint._replace(calls=calls, booking=booking))
+
+
+async def _put_off(attempt: Attempt, asked: StepRequest, error: ModelUnavailable, tries: _Tries) -> float:
+    """For how many seconds to suspend the run; it does not count as a failure.
+
+    What was asked in vain is kept with the step, which stays to be done. The oftener that was, the longer the wait.
+    """
+    if not tries.was_asked:
+        return error.retry_after_seconds
+    before = attempt.journal.failure(asked.key)
+    times = tries.times + (0 if before is None else int(before["tries"]))
+    await _store_failure(attempt, asked, error, tries, state="retryable")
+    return max(error.retry_after_seconds, PUT_OFF.delay_seconds(times // PATIENT_TRIES, random.random()))
 
 
 def calls_in(error: Exception) -> list[ModelCall]:
@@ -350,15 +388,15 @@ def calls_in(error: Exception) -> list[ModelCall]:
     return [call for call in getattr(error, "calls", ()) if isinstance(call, ModelCall)]
 
 
-async def _give_up(
-    attempt: Attempt, asked: StepRequest, error: Exception, passed: list[ModelCall], started_at: int
-) -> NoReturn:
-    checkpoint = make_checkpoint(attempt, asked, error=describe_error(error), started_at=started_at, tries=1)
-    await attempt.services.writer.checkpoint(checkpoint._replace(calls=StepCalls(models=tuple(passed))))
+async def _give_up(attempt: Attempt, asked: StepRequest, error: Exception, tries: _Tries) -> NoReturn:
+    await _store_failure(attempt, asked, error, tries, state="failed")
     raise StepError(asked.key, type(error).__name__, str(error)) from error
 
 
-async def _sleep_until(attempt: Attempt, error: ModelUnavailable) -> Answer:
-    """Suspends the run until a model may answer; it does not count as a failure."""
-    wake_at = attempt.now_us() + int(error.retry_after_seconds * 1_000_000)
-    return await attempt.park((), wake_at, reason=str(error))
+async def _store_failure(
+    attempt: Attempt, asked: StepRequest, error: Exception, tries: _Tries, *, state: Literal["failed", "retryable"]
+) -> None:
+    told = describe_error(error)
+    checkpoint = make_checkpoint(attempt, asked, error=told, started_at=tries.started_at, tries=tries.times)
+    kept = checkpoint._replace(state=state, calls=StepCalls(models=tuple(tries.calls)))
+    await attempt.services.writer.checkpoint(kept)

@@ -9,7 +9,7 @@ from pilothouse import errors
 from pilothouse.control.attempts import ClaimedRun
 from pilothouse.domain.lanes import Lane
 from pilothouse.engine.wire import Frame
-from pilothouse.errors import FatalError, LimitReached, ModelUnavailable, ReachedLimit, Withheld
+from pilothouse.errors import AnswerMalformed, FatalError, LimitReached, ModelUnavailable, ReachedLimit, Withheld
 from pilothouse.llm.extra import MISSING
 from pilothouse.llm.messages import dump_response, load_response
 from pilothouse.llm.prompts import Answer, Asker, Prompt
@@ -94,19 +94,27 @@ def describe_answer(answer: Answer) -> Frame:
 
 
 def describe_failure(error: Exception) -> Frame:
-    wait = error.retry_after_seconds if isinstance(error, ModelUnavailable) else None
-    reached = asdict(error.reached) if isinstance(error, LimitReached) else None
-    told = {"type": type(error).__name__, "message": str(error), "retry_after_seconds": wait, "reached": reached}
+    told: Frame = {"type": type(error).__name__, "message": str(error)}
+    if isinstance(error, ModelUnavailable):
+        told |= {"retry_after_seconds": error.retry_after_seconds, "was_asked": error.was_asked}
+    if isinstance(error, LimitReached):
+        told["reached"] = asdict(error.reached)
     return {"failed": told}
 
 
 def _failure_from(
-    type: str, message: str, retry_after_seconds: float | None = None, reached: Frame | None = None
+    type: str,
+    message: str,
+    retry_after_seconds: float | None = None,
+    was_asked: bool = False,
+    reached: Frame | None = None,
 ) -> Exception:
     if reached is not None:
         return LimitReached(message, ReachedLimit(**reached))
     if retry_after_seconds is not None:
-        return ModelUnavailable(message, retry_after_seconds)
+        return ModelUnavailable(message, retry_after_seconds, was_asked=was_asked)
+    if type == AnswerMalformed.__name__:
+        return AnswerMalformed(message)
     kind = getattr(errors, type, FatalError)
     error: Exception = FatalError.__new__(kind) if issubclass(kind, FatalError) else errors.ModelRefused(message)
     error.args = (message,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic_core import to_jsonable_python
 
@@ -14,6 +14,7 @@ from pilothouse.control.calls import CalledBy
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.governed import GovernedCall, careful, kept_answer
 from pilothouse.engine.intents import Ready, Verify
+from pilothouse.engine.journal import StepRequest
 from pilothouse.engine.permission import Call, Declared, permit
 from pilothouse.engine.resting import counted, rest
 from pilothouse.engine.runaways import note_stored
@@ -22,6 +23,7 @@ from pilothouse.engine.steps import StepCall
 from pilothouse.engine.switches import EffectGate, pass_switches
 from pilothouse.engine.tools import EFFECT_KEY, Tool
 from pilothouse.errors import ToolError
+from pilothouse.store.database import Row
 
 TOOL_KIND = "tool"
 
@@ -44,16 +46,41 @@ class ToolStep:
         attempt, tool = self.attempt, self.tool
         if attempt.stop_reason is not None:
             await attempt.refuse_if_stopped()
-        parsed = tool.validate(arguments)
-        asked, stored = attempt.journal.open(self.name, TOOL_KIND, {"tool": tool.name, "arguments": parsed})
+        try:
+            parsed = tool.validate(arguments)
+        except ToolError as error:
+            if self.called_by == "model":
+                await self.refuse(arguments, error)
+            raise
+        asked, stored = self._open(parsed)
         if stored is not None:
             await note_stored(attempt, asked, stored, tool.name)
             return kept_answer(stored, tool.traits.output, tool)
+        try:
+            return await self._carry_out(asked, parsed)
+        except ToolError as error:
+            if self.called_by == "model":
+                await self._governed(asked, parsed).keep_refusal(error)
+            raise
+
+    async def refuse(self, arguments: Any, error: ToolError) -> NoReturn:
+        """Keeps that a model's call did not go out, and why."""
+        asked, stored = self._open(arguments)
+        if stored is None:
+            await self._governed(asked, arguments).keep_refusal(error)
+        else:
+            await note_stored(self.attempt, asked, stored, self.tool.name)
+        raise error
+
+    def _open(self, arguments: Any) -> tuple[StepRequest, Row | None]:
+        return self.attempt.journal.open(self.name, TOOL_KIND, {"tool": self.tool.name, "arguments": arguments})
+
+    async def _carry_out(self, asked: StepRequest, parsed: dict[str, Any]) -> Any:
+        attempt, tool = self.attempt, self.tool
         await rest(attempt, tool.name, tool.effect, self.called_by)
         await pass_switches(attempt, tool.name)
         parsed = await permit(Call(attempt, asked, self._declared(), self.called_by, tool.validate), parsed)
-        text = payloads.encode(to_jsonable_python(parsed, fallback=str, inf_nan_mode="strings"))
-        governed = GovernedCall(attempt, asked, tool, self.called_by, text, self._verify(parsed))
+        governed = self._governed(asked, parsed)
         given = parsed | self._secrets() | ({EFFECT_KEY: governed.effect_id} if tool.takes_effect_key else {})
 
         async def call(ready: Ready, gate: EffectGate) -> str:
@@ -73,6 +100,11 @@ class ToolStep:
             return await counted(attempt, tool.name, tool.effect, step.run)
 
         return decode_result(await governed.carry_out(call), tool.traits.output)
+
+    def _governed(self, asked: StepRequest, arguments: Any) -> GovernedCall:
+        text = payloads.encode(to_jsonable_python(arguments, fallback=str, inf_nan_mode="strings"))
+        verify = self._verify(arguments) if isinstance(arguments, Mapping) else None
+        return GovernedCall(self.attempt, asked, self.tool, self.called_by, text, verify)
 
     def _declared(self) -> Declared:
         tool, options = self.tool, self.tool.options

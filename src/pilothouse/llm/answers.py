@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pilothouse import payloads
 from pilothouse.control.model_answers import ModelAnswers
 from pilothouse.domain.routes import Route
+from pilothouse.llm.messages import dump_response, load_response
 from pilothouse.llm.prompts import Prompt
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelResponse
+
+
+FORM = 2
+"""Of a kept answer's text: what was kept in another form is another question's."""
+
+
+class KeptAnswer(NamedTuple):
+    """An answer, and the model that gave it."""
+
+    model: str
+    response: ModelResponse
 
 
 class KeptAnswers:
@@ -25,6 +37,7 @@ class KeptAnswers:
         from pydantic_core import to_jsonable_python
 
         facts = [
+            FORM,
             list(route.models),
             route.temperature,
             route.max_output_tokens,
@@ -34,20 +47,15 @@ class KeptAnswers:
         ]
         return hashlib.sha256(payloads.encode(_without_instants(facts)).encode()).hexdigest()
 
-    async def find(self, prompt: Prompt, question: str) -> ModelResponse | None:
+    async def find(self, prompt: Prompt, question: str) -> KeptAnswer | None:
         text = await self._store.find(prompt.asker.tenant, question)
         if text is None:
             return None
-        from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelResponse
+        model, _, response = text.partition("\n")
+        return KeptAnswer(model, load_response(response))
 
-        (response,) = ModelMessagesTypeAdapter.validate_json(text)
-        assert isinstance(response, ModelResponse)
-        return response
-
-    async def keep(self, prompt: Prompt, question: str, response: ModelResponse, *, seconds: float) -> None:
-        from pydantic_ai.messages import ModelMessagesTypeAdapter
-
-        text = ModelMessagesTypeAdapter.dump_json([response]).decode()
+    async def keep(self, prompt: Prompt, question: str, answer: KeptAnswer, *, seconds: float) -> None:
+        text = f"{answer.model}\n{dump_response(answer.response)}"
         await self._store.keep(prompt.asker.tenant, question, text, seconds=seconds)
 
 

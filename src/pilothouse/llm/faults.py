@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from pilothouse.errors import PilothouseError
+
+if TYPE_CHECKING:
+    from pydantic_ai.exceptions import ModelHTTPError
 
 FaultKind = Literal[
     "rate_limited",
@@ -26,8 +30,10 @@ FaultKind = Literal[
 
 KINDS: tuple[str, ...] = get_args(FaultKind)
 
-TEMPORARY = frozenset({"rate_limited", "unavailable", "timeout", "connection", "malformed", "breaker_open"})
-"""Kinds that pass by themselves; the others need somebody to change something."""
+TEMPORARY = frozenset({"rate_limited", "unavailable", "timeout", "connection", "breaker_open"})
+"""Kinds that pass by themselves, so that a run waits. A malformed answer may be paid, and come again for ever: it is
+asked for anew only as often as the run may fail. The others need somebody to change something.
+"""
 
 SICK = frozenset({"unavailable", "timeout", "connection", "malformed"})
 """Kinds that speak of the dependency's health, so that its breaker counts them. A limit is no illness."""
@@ -37,8 +43,7 @@ MAY_BE_PAID = frozenset({"timeout", "connection", "malformed"})
 
 ADVICE = {
     "quota_exceeded": "pay the provider's bill, or give the route another model",
-    "no_key": "set the key in the worker's environment",
-    "wrong_key": "check the key in the worker's environment",
+    "wrong_key": "check that key in the worker's environment",
     "unknown_model": "correct the model's name in the route",
     "too_long": "shorten the prompt, or give the agent a context window",
     "rejected": "the provider does not accept this request as it is",
@@ -47,11 +52,15 @@ ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`retry_after_seconds` is what the provider, a breaker or a bucket asks for; None where nobody said."""
+    """`retry_after_seconds` is what the provider, a breaker or a bucket asks for; None where nobody said.
+
+    `was_asked`: a request went out to the provider.
+    """
 
     kind: FaultKind
     message: str
     retry_after_seconds: float | None = None
+    was_asked: bool = True
 
     @property
     def is_temporary(self) -> bool:
@@ -77,7 +86,7 @@ def read_fault(error: Exception) -> Fault | None:
     if isinstance(error, raised.UnexpectedModelBehavior):
         return Fault("malformed", _told(error))
     if not isinstance(error, raised.ModelAPIError):
-        return Fault("malformed", f"{type(error).__name__}: {_told(error)}")
+        return Fault("malformed", f"the reply is not what the protocol says: {type(error).__name__}: {_told(error)}")
     return Fault(_kind(error), _told(error), error.retry_after)
 
 
@@ -109,4 +118,16 @@ MESSAGE_SHOWN = 500
 
 
 def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:MESSAGE_SHOWN]
+    from pydantic_ai.exceptions import ModelHTTPError
+
+    text = _told_by_provider(error) if isinstance(error, ModelHTTPError) else str(error)
+    return " ".join(text.split())[:MESSAGE_SHOWN]
+
+
+def _told_by_provider(error: ModelHTTPError) -> str:
+    """The status, and the provider's own sentence out of the body around it."""
+    body = error.body
+    inside = body.get("error", body) if isinstance(body, Mapping) else body
+    said = inside.get("message", inside) if isinstance(inside, Mapping) else inside
+    meant = f". Did you mean {error.suggested_model_id!r}?" if error.suggested_model_id else ""
+    return f"{error.status_code}: {said}{meant}" + (f". {error.hint}" if error.hint else "")

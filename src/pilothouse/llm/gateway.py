@@ -18,14 +18,16 @@ from pilothouse.domain.prices import Price, Usage
 from pilothouse.domain.providers import Provider
 from pilothouse.domain.routes import DEFAULT_ROUTE, ModelId, Route, parse_model
 from pilothouse.errors import (
+    AnswerMalformed,
     ConfigError,
     LimitReached,
+    ModelError,
     ModelRefused,
     ModelUnavailable,
     PromptTooLong,
     StoreUnavailable,
 )
-from pilothouse.llm.answers import KeptAnswers, seconds_kept
+from pilothouse.llm.answers import KeptAnswer, KeptAnswers, seconds_kept
 from pilothouse.llm.faults import ADVICE, MAY_BE_PAID, Fault, read_fault
 from pilothouse.llm.messages import dump_messages
 from pilothouse.llm.prices import PriceList, split_usage
@@ -42,9 +44,6 @@ if TYPE_CHECKING:
 
 UNKNOWN_WAIT_SECONDS = 1.0
 """How long to leave models alone that failed without saying for how long."""
-
-SKIPPED = frozenset({"breaker_open", "no_key", "over_limit"})
-
 
 TIGHT_CACHE_SECONDS = 3600.0
 """How long answers are kept while a budget nears its end."""
@@ -123,8 +122,8 @@ class Gateway:
 
         Near the end of a budget the smaller route is asked, and answers are kept; beyond it a kept answer must do.
         Raises LimitReached where none of that is affordable; ModelUnavailable, with when to ask again, where all models
-        are away or limited for now; ModelRefused where somebody has to change something first; PromptTooLong,
-        UnknownPrice and ConfigError.
+        are away or limited for now; AnswerMalformed where what came was no answer; ModelRefused where somebody has to
+        change something first; PromptTooLong, UnknownPrice and ConfigError.
         """
         share = await self._spending.free_share(prompt.asker)
         refused: LimitReached | None = None
@@ -136,7 +135,7 @@ class Gateway:
             except LimitReached as error:
                 refused = _sooner(refused, error)
                 passed += _calls_of(error)
-            except (ModelUnavailable, ModelRefused) as error:
+            except ModelError as error:
                 error.calls = (*passed, *error.calls)
                 raise
         assert refused is not None
@@ -160,8 +159,8 @@ class Gateway:
 
     async def _kept_answer(self, name: str, route: Route, prompt: Prompt) -> Answer | None:
         started_at = self._clock.now_us()
-        response = await self._kept.find(prompt, self._kept.question(route, prompt))
-        return None if response is None else Answer(response, (self._cached_call(name, response, started_at),))
+        kept = await self._kept.find(prompt, self._kept.question(route, prompt))
+        return None if kept is None else Answer(kept.response, (self._cached_call(name, kept.model, started_at),))
 
     async def _ask(self, name: str, route: Route, prompt: Prompt, share: float) -> Answer:
         seconds = seconds_kept(route, prompt)
@@ -181,7 +180,7 @@ class Gateway:
                 if seconds > 0:
                     question = self._kept.question(route, prompt)
                     with suppress(StoreUnavailable):  # the answer is paid; that it is not kept must not lose it
-                        await self._kept.keep(prompt, question, response, seconds=seconds)
+                        await self._kept.keep(prompt, question, KeptAnswer(str(id), response), seconds=seconds)
                 return Answer(response, (*passed.calls, call))
             passed.note(id, outcome, self._failed_call(turn, outcome))
             if prompt.has_pieces:
@@ -194,7 +193,7 @@ class Gateway:
             granted = await self._spending.grant(turn)
         except LimitReached as error:
             passed.refused = _sooner(passed.refused, error)
-            return Fault("over_limit", str(error))
+            return Fault("over_limit", str(error), was_asked=False)
         outcome = await self._take(turn, granted)
         if not isinstance(outcome, Fault):
             call = self._answered_call(turn, outcome)._replace(reservation_id=granted.hold.id)
@@ -256,16 +255,15 @@ class Gateway:
         )
 
     def _failed_call(self, turn: Turn, fault: Fault) -> ModelCall:
-        call = self._call(turn, "skipped" if fault.kind in SKIPPED else "failed", Usage())
+        call = self._call(turn, "failed" if fault.was_asked else "skipped", Usage())
         asker = turn.prompt.asker
         took_ms, told = call.latency_us / 1000, (fault.kind, fault.message, asker.step)
         event = ModelFailed(asker.run_id, asker.agent, call.model, call.route, *told, took_ms, call.started_at)
         self._emitter.emit(event)
         return call._replace(reason=fault.kind, message=fault.message)
 
-    def _cached_call(self, route_name: str, response: ModelResponse, started_at: int) -> ModelCall:
+    def _cached_call(self, route_name: str, model: str, started_at: int) -> ModelCall:
         latency = self._clock.now_us() - started_at
-        model = str(response.model_name)
         return ModelCall(route_name, model, "cached", None, None, Usage(), None, 0, None, started_at, latency)
 
     def _degraded_call(self, route_name: str, model: ModelId, share: float) -> ModelCall:
@@ -327,18 +325,23 @@ class Passed:
         self._faults.append((id, fault))
         self.calls.append(call)
 
-    def error(self) -> ModelUnavailable | ModelRefused | LimitReached:
-        """Of a prompt that no model has answered: to wait where waiting helps, else to change something."""
+    def error(self) -> ModelError | LimitReached:
+        """Of a prompt that no model has answered: to wait where that helps, else to try again or change something."""
         told = "; ".join(f"{id}: {fault.kind}, {fault.message}" for id, fault in self._faults)
         temporary = [fault for _, fault in self._faults if fault.is_temporary]
         if temporary:
             wait = min(fault.retry_after_seconds or UNKNOWN_WAIT_SECONDS for fault in temporary)
-            return ModelUnavailable(f"no model of route {self._route!r} answers now: {told}", wait, self.calls)
+            was_asked = any(fault.was_asked for _, fault in self._faults)
+            what = f"no model of route {self._route!r} answers now: {told}"
+            return ModelUnavailable(what, wait, self.calls, was_asked=was_asked)
         if self.refused is not None:
             self.refused.calls = tuple(self.calls)
             return self.refused
-        advice = "; ".join(dict.fromkeys(ADVICE[fault.kind] for _, fault in self._faults if fault.kind in ADVICE))
-        return ModelRefused(f"no model of route {self._route!r} takes the request: {told}; {advice}", self.calls)
+        if any(fault.kind == "malformed" for _, fault in self._faults):
+            return AnswerMalformed(f"no model of route {self._route!r} gave an answer: {told}", self.calls)
+        advice = dict.fromkeys(ADVICE[fault.kind] for _, fault in self._faults if fault.kind in ADVICE)
+        refused = f"no model of route {self._route!r} takes the request: {told}"
+        return ModelRefused("; ".join([refused, *advice]), self.calls)
 
 
 def _calls_of(error: LimitReached) -> tuple[ModelCall, ...]:

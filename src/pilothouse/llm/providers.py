@@ -37,6 +37,9 @@ class Key(NamedTuple):
     def mark(self) -> str:
         return hashlib.sha256(self.secret.encode()).hexdigest()[:8]
 
+    def __str__(self) -> str:
+        return f"the key in {self.variable}" if self.variable else "its key"
+
 
 OWN_KEY = Key("", "own")
 """Stands for the key of a model that brings its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pilothouse.clock import Clock
@@ -84,7 +84,7 @@ class Turns:
         """The model's answer, or why there is none."""
         wait_us = await self._shared.breakers.wait_us(turn.breaker)
         if wait_us > 0:
-            return Fault("breaker_open", "its circuit breaker is open", wait_us / 1_000_000)
+            return Fault("breaker_open", "its circuit breaker is open", wait_us / 1_000_000, was_asked=False)
         fault: Fault | None = None
         keys = self._providers.keys(turn.id.provider) if turn.prompt.own_model is None else [OWN_KEY]
         for key in keys:
@@ -103,7 +103,8 @@ class Turns:
 
     def _no_key(self, id: ModelId) -> Fault:
         names = " or ".join(self._providers.provider(id.provider).keys)
-        return Fault("no_key", f"there is no key for provider {id.provider!r}: set {names}")
+        told = f"there is no key for provider {id.provider!r}: set {names} in the worker's environment"
+        return Fault("no_key", told, was_asked=False)
 
     async def _with_key(self, turn: Turn, key: Key) -> ModelResponse | Fault:
         taken = await self._take(turn, key)
@@ -112,6 +113,8 @@ class Turns:
         outcome = await self._ask(turn, key)
         if isinstance(outcome, Fault):
             await self._learn(turn, key, outcome)
+            if outcome.kind in NEXT_KEY:
+                return replace(outcome, message=f"{outcome.message} ({key})")
         else:
             with suppress(
                 StoreUnavailable
@@ -164,11 +167,13 @@ class Turns:
         """Takes room for one request and its tokens, at their most; what was taken, or when there is room."""
         blocked = await self._shared.buckets.blocked(_bucket_name(turn.id, key))
         if blocked is not None:
-            return Fault(as_kind(blocked.reason), f"its key rests after {blocked.reason}", blocked.seconds)
+            told = f"{key} rests after {blocked.reason}"
+            return Fault(as_kind(blocked.reason), told, blocked.seconds, was_asked=False)
         wanted = self._wanted(turn, key)
         wait_us = await self._shared.buckets.take(wanted, turn.prompt.asker.lane) if wanted else 0
         if wait_us > 0:
-            return Fault("rate_limited", "the limit in [providers] is used up", wait_us / 1_000_000)
+            told = f"the limit in [providers.{turn.id.provider}] is used up"
+            return Fault("rate_limited", told, wait_us / 1_000_000, was_asked=False)
         return wanted
 
     def _wanted(self, turn: Turn, key: Key) -> list[Wanted]:

@@ -106,4 +106,5 @@ def check_allowed(allow: Sequence[str], url: str) -> None:
         pattern = wanted.hostname or ""
         if host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])):
             return
-    raise ToolError(f"{url[:200]!r} is not on the list of this tool: {', '.join(allow)}")
+    listed = ", ".join(entry if "://" in entry else f"https://{entry}" for entry in allow)
+    raise ToolError(f"{url[:200]!r} is not on the list of this tool: {listed}")

@@ -6,6 +6,7 @@ A server's annotations are hints: they choose the effect class of a tool unless 
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from pilothouse import payloads
 from pilothouse.config import isolated_environment
 from pilothouse.domain.effects import Effect
 from pilothouse.engine.tools import Tool, ToolOptions
-from pilothouse.errors import ConfigError, ToolError
+from pilothouse.errors import ConfigError, MayHaveHappened, ToolError
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -57,7 +58,7 @@ class McpServer:
 
     async def find_tools(self) -> list[Tool]:
         """The server's tools. Raises ToolError where it cannot be reached."""
-        listed = await (await self._connected()).run(lambda client: client.list_tools())
+        listed = await (await self._connected()).run(lambda client: client.list_tools(), changes_the_world=False)
         return [self._tool(tool) for tool in listed.tools if self._wanted is None or tool.name in self._wanted]
 
     async def close(self) -> None:
@@ -74,10 +75,12 @@ class McpServer:
                 raise ToolError(f"the arguments do not fit tool {found.name!r}: {'; '.join(errors[:5])}")
             return dict(arguments)
 
-        async def call(**arguments: Any) -> Any:
-            return await self._call(found.name, arguments)
+        effect = self._effect(found)
 
-        options = ToolOptions(effect=self._effect(found), platform=f"mcp:{self.name}", timeout_seconds=CALL_SECONDS)
+        async def call(**arguments: Any) -> Any:
+            return await self._call(found.name, arguments, changes_the_world=effect.changes_the_world)
+
+        options = ToolOptions(effect=effect, platform=f"mcp:{self.name}", timeout_seconds=CALL_SECONDS)
         name = f"{self.name}_{found.name}"
         call.__qualname__ = name
         return Tool(name, call, found.description or "", options, schema, validate, {}, False)
@@ -95,9 +98,12 @@ class McpServer:
             return Effect.IDEMPOTENT
         return Effect.IRREVERSIBLE if hints.destructive_hint else Effect.WRITE
 
-    async def _call(self, tool: str, arguments: Mapping[str, Any]) -> Any:
+    async def _call(self, tool: str, arguments: Mapping[str, Any], *, changes_the_world: bool) -> Any:
         connection = await self._connected()
-        said = await connection.run(lambda client: client.call_tool(tool, dict(arguments)))
+        called = connection.run(
+            lambda client: client.call_tool(tool, dict(arguments)), changes_the_world=changes_the_world
+        )
+        said = await called
         texts = [block.text for block in said.content if getattr(block, "text", None) is not None]
         if said.is_error:
             raise ToolError("\n".join(texts) or f"tool {tool!r} of MCP server {self.name!r} failed")
@@ -106,7 +112,8 @@ class McpServer:
     async def _connected(self) -> _Connection:
         loop = asyncio.get_running_loop()
         if self._connection is None or self._connection.is_over or self._connection.loop is not loop:
-            self._connection = _Connection(self.name, self._target())
+            told = f"MCP server {self.name!r} ({self._url or shlex.join(self._command)})"
+            self._connection = _Connection(told, self._target())
         await self._connection.ready()
         return self._connection
 
@@ -129,12 +136,19 @@ def _data(text: str) -> Any:
         return text
 
 
+def _innermost(error: Exception) -> Exception:
+    """The first error in groups of them, which say nothing themselves."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class _Connection:
     """One open connection. It is entered and left by a coroutine of its own, as the protocol's client wants it."""
 
-    def __init__(self, name: str, target: Any) -> None:
+    def __init__(self, told: str, target: Any) -> None:
         self.loop = asyncio.get_running_loop()
-        self._name = name
+        self._told = told
         self._opened: asyncio.Future[Client] = self.loop.create_future()
         self._closing = asyncio.Event()
         self._living = asyncio.ensure_future(self._live(target))
@@ -150,22 +164,26 @@ class _Connection:
                 await asyncio.shield(self._opened)
         except TimeoutError as error:
             self._closing.set()
-            raise ToolError(f"MCP server {self._name!r} did not answer within {CONNECT_SECONDS:g} s") from error
+            raise ToolError(f"{self._told} did not answer within {CONNECT_SECONDS:g} s") from error
 
-    async def run(self, call: Any) -> Any:
-        """What the server answers. Raises ToolError where it dies or refuses."""
+    async def run(self, call: Any, *, changes_the_world: bool) -> Any:
+        """What the server answers. Raises ToolError where it refuses or dies; where it dies and the call may have
+        changed the world, MayHaveHappened.
+        """
+        gone = MayHaveHappened if changes_the_world else ToolError
         client = await asyncio.shield(self._opened)
         asking = asyncio.ensure_future(call(client))
         await asyncio.wait([asking, self._living], return_when=asyncio.FIRST_COMPLETED)
         if not asking.done():
             asking.cancel()
-            raise ToolError(f"MCP server {self._name!r} went away")
+            raise gone(f"{self._told} went away during the call; the next one connects anew")
         try:
             return asking.result()
         except Exception as error:  # what the protocol's client raises is told as the tool's failure
             if self._is_broken(error):
                 self._closing.set()
-            raise ToolError(f"MCP server {self._name!r}: {type(error).__name__}: {error}") from error
+                raise gone(f"{self._told} went away during the call; the next one connects anew") from error
+            raise ToolError(f"{self._told}: {type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
         self._closing.set()
@@ -186,6 +204,7 @@ class _Connection:
                 await self._closing.wait()
         except Exception as error:  # noqa: BLE001 - whatever it was, whoever waits is told, and the next call tries anew
             if not self._opened.done():
-                told = ToolError(f"MCP server {self._name!r} cannot be reached: {type(error).__name__}: {error}")
-                self._opened.set_exception(told)
+                cause = _innermost(error)
+                told = f"{self._told} cannot be reached: {type(cause).__name__}: {cause}"
+                self._opened.set_exception(ToolError(told))
                 self._opened.exception()
