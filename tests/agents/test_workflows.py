@@ -285,7 +285,7 @@ edges: [{from: START, to: [fail, pay]}, {from: pay, to: tell}, {from: [fail, tel
     platform = await start(app)
     run_id = await platform.submit("fork")
     async with asyncio.timeout(30):
-        while "fail" not in {step["key"] for step in (await platform.timeline(run_id))["steps"]}:
+        while "fail" not in {step["key"] for step in (await platform.timeline(run_id))["steps"]}:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     may_go_on.set()
     await platform.run_until_idle()
