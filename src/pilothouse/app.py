@@ -170,11 +170,20 @@ class App:
         self._add(make_handler(workflow), name or workflow.spec.name, cast(AgentArguments, agent_options(workflow)))
 
     def check(self) -> None:
-        """Looks whether the workflows name only tools and agents that are registered. Raises WorkflowError."""
-        from pilothouse.agents.workflow.checks import check_names
-
+        """Looks whether the workflows fit the tools and agents that are registered. Raises WorkflowError."""
         for workflow in self._workflows:
-            check_names(workflow, tools=self._toolbox.names, agents=tuple(self._agents))
+            self.check_workflow(workflow)
+
+    def check_workflow(self, workflow: Workflow, /) -> None:
+        """Looks whether the tools and agents that a workflow names are registered and take the arguments that it gives.
+
+        Raises WorkflowError with the place of each that does not.
+        """
+        from pilothouse.agents.workflow.checks import Surroundings, check_surroundings
+
+        tools = {tool.name: tool.schema for tool in self._toolbox}
+        agents = {name: payloads.decode(agent.signature.schemas()[0]) for name, agent in self._agents.items()}
+        check_surroundings(workflow, Surroundings(tools, agents, self._toolbox.sources))
 
     def add_agent(
         self, agent: Any, /, *, name: str | None = None, deps: Any = None, **options: Unpack[AgentArguments]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from agents import Agent as OpenAIAgent
 from agents import function_tool
+from langchain_core.tools import tool as langchain_tool
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import interrupt
 from pydantic import BaseModel
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import ModelRetry, RunContext
 from pydantic_ai.models.test import TestModel
+from typing_extensions import TypedDict
 
 from pilothouse import App
 from pilothouse.agents.langgraph import ChatModel
@@ -27,6 +31,10 @@ __all__ = ["start"]
 
 class Reply(BaseModel):
     text: str
+
+
+class Answers(TypedDict):
+    said: Annotated[list[str], operator.add]
 
 
 async def test_a_pydantic_agent_keeps_its_form_its_deps_and_its_retries(start: Start) -> None:
@@ -144,6 +152,84 @@ async def test_a_graph_waits_at_an_interrupt_and_goes_on(start: Start) -> None:
     assert [message["content"] for message in messages] == ["do it", "may I?", "said yes", "then I do"]
     assert len(thought) == 2  # the node before the interrupt was not run again
     assert len(scripted.asked) == 2
+
+
+async def test_a_graph_hears_each_of_its_questions_answered_for_itself(start: Start) -> None:
+    def both(state: Answers) -> Any:
+        return {"said": [f"{interrupt('first?')} {interrupt('second?')}"]}
+
+    def other(state: Answers) -> Any:
+        return {"said": [interrupt("and you?")]}
+
+    graph = StateGraph(Answers)
+    for name, node in (("both", both), ("other", other)):
+        graph.add_node(name, node)
+        graph.add_edge(START, name)
+        graph.add_edge(name, END)
+    app = App("t")
+    app.add_agent(graph, name="graph")
+    platform = await start(app)
+    run_id = await platform.submit("graph", {"said": []})
+    await platform.run_until_idle()
+    for number, word in ((2, "me too"), (1, "one"), (3, "two")):
+        await platform.signal(run_id, f"interrupt-{number}", word)
+        await platform.run_until_idle()
+
+    found = await platform.timeline(run_id)
+    assert found["run"]["output"] == {"said": ["one two", "me too"]}
+    assert [line["message"].rpartition(": ")[2] for line in found["logs"]] == ["first?", "and you?", "second?"]
+
+
+async def test_a_graph_inside_a_graph_calls_its_tools_as_steps(start: Start) -> None:
+    @langchain_tool
+    def lookup(order: int) -> str:
+        """Looks up an order."""
+        return f"order {order} was sent"
+
+    def think(state: MessagesState) -> Any:
+        return {"messages": [ChatModel().bind_tools([lookup]).invoke(state["messages"])]}
+
+    async def sum_up(state: MessagesState) -> Any:
+        reply = await ChatModel().with_structured_output(Reply).ainvoke("sum it up")
+        return {"messages": [{"role": "assistant", "content": reply.text}]}
+
+    inner = StateGraph(MessagesState)
+    inner.add_node("think", think)
+    inner.add_node("tools", ToolNode([lookup]))
+    inner.add_edge(START, "think")
+    inner.add_conditional_edges("think", tools_condition)
+    inner.add_edge("tools", "think")
+    graph = StateGraph(MessagesState)
+    graph.add_node("inner", inner.compile())
+    graph.add_node("sum_up", sum_up)
+    graph.add_edge(START, "inner")
+    graph.add_edge("inner", "sum_up")
+    graph.add_edge("sum_up", END)
+    app = App("t")
+    app.add_agent(graph, name="graph")
+    model = ScriptedModel(
+        [
+            {"when": {"contains": "sum it up"}, "json": {"text": "it was sent"}},
+            {"when": {"after": "lookup"}, "say": "order 17 was sent"},
+            {"call": {"tool": "lookup", "arguments": {"order": 17}}},
+        ]
+    )
+    platform = await start(app, model=model)
+    run_id = await platform.submit("graph", {"messages": [{"role": "user", "content": "?"}]})
+    await platform.run_until_idle()
+
+    found = await platform.timeline(run_id)
+    assert found["run"]["output"]["messages"][-1]["content"] == "it was sent", found["run"]["error"]
+    assert [call["tool"] for call in found["tool_calls"]] == ["lookup"]
+
+
+def test_a_graph_with_breakpoints_is_refused() -> None:
+    graph = StateGraph(Answers)
+    graph.add_node("node", lambda _: {"said": []})
+    graph.add_edge(START, "node")
+
+    with pytest.raises(ConfigError, match="has breakpoints"):
+        App("t").add_agent(graph.compile(interrupt_before=["node"]), name="graph")
 
 
 PROGRAM = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,55 @@ edges: [{from: START, to: fail}, {from: fail, to: END}]
     assert [(step["key"], step["state"], step["tries"]) for step in steps] == [("fail", "retryable", 3)]
 
 
+async def test_a_branch_that_fails_lets_the_other_end_what_it_has_begun(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "workflow.yaml"
+    path.write_text(
+        """
+name: fork
+limits: {max_attempts: 1}
+nodes:
+  fail: {python: "tests.agents.helpers:fail", arguments: {times: 1}}
+  pay: {tool: pay}
+  tell: {tool: pay}
+edges: [{from: START, to: [fail, pay]}, {from: pay, to: tell}, {from: [fail, tell], to: END}]
+""",
+        encoding="utf-8",
+    )
+    app, may_go_on, paid = App("t"), asyncio.Event(), list[int]()
+
+    @app.tool
+    async def pay() -> str:
+        await may_go_on.wait()
+        paid.append(1)
+        return "paid"
+
+    app.add_workflow(path)
+    platform = await start(app)
+    run_id = await platform.submit("fork")
+    async with asyncio.timeout(30):
+        while "fail" not in {step["key"] for step in (await platform.timeline(run_id))["steps"]}:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    may_go_on.set()
+    await platform.run_until_idle()
+
+    found = await platform.timeline(run_id)
+    assert (found["run"]["state"], paid) == ("failed", [1])
+    assert [effect["state"] for effect in found["effects"]] == ["succeeded"]
+
+
+async def test_a_default_is_kept_in_the_type_of_its_field(start: Start, tmp_path: Path) -> None:
+    text = """
+name: defaults
+input: {urgent: {type: bool, default: no}}
+state: {done: {type: bool, default: "no"}, count: {type: int, default: "3"}}
+nodes: {nap: {sleep: {seconds: 0}}}
+edges: [{from: START, to: nap}, {from: nap, to: END}]
+"""
+    platform = await start(make_app(tmp_path, text))
+
+    assert await platform.run("defaults") == {"done": False, "count": 3}
+
+
 # --- what the checks find ----------------------------------------------------------------------
 
 CHANGES = [
@@ -293,6 +343,19 @@ CHANGES = [
         r"node 'write' looks at 'draft', which may have no value yet",
     ),
     ("to: [search, look]}", "to: [search, write]}", r"cannot be reached|go through"),
+    ("writes: facts", "writes: 3", r":27:13: nodes.search.writes must be a text or a list$"),
+    ("max: 3", "max: three", r"edges.3.loop.max must be a whole number$"),
+    ("  facts: str\n", "  facts: {typ: str}\n", r"'type' is missing\n.*unknown key 'typ'; did you mean 'type'\?$"),
+    ("  facts: str\n", "  facts: 3\n", r"state.facts must be a text or a mapping$"),
+    ("note: str?", "note: strr?", r":5:42: there is no type 'strr'; did you mean 'str'\?$"),
+    (
+        "until: good",
+        "until: len(lengths) > 0",
+        r":52:19: the condition .*, after 'write', looks at 'lengths', which may have",
+    ),
+    ("  nap: {sleep", "  END: {sleep", r"END stands for one end of the graph"),
+    ("  nap: {sleep", "  1: {sleep", r"'1' is no name"),
+    ("    writes: label\n", "    writes: label\n    retry: {attempts: 2}\n", r"retry is for tool and python nodes"),
 ]
 
 
@@ -311,6 +374,10 @@ def test_names_that_only_the_app_knows_are_checked_too(tmp_path: Path) -> None:
         make_app(tmp_path, FULL.replace("tool: search", "tool: serch"))
     with pytest.raises(WorkflowError, match=r"there is no agent 'auditr'; did you mean 'auditor'\?"):
         make_app(tmp_path, WAITING.replace("auditor", "auditr"))
+    with pytest.raises(WorkflowError, match=r"needs the argument 'query'\n.*has no argument 'qury'; did you mean"):
+        make_app(tmp_path, FULL.replace("{query:", "{qury:"))
+    with pytest.raises(WorkflowError, match=r":30:24: argument 'order' is a str; tool 'lookup' takes a int$"):
+        make_app(tmp_path, FULL.replace("{{ label.urgency }}", "{{ label.kind }}"))
 
 
 @pytest.mark.parametrize(

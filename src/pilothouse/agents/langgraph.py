@@ -1,30 +1,34 @@
 """Graphs of LangGraph: their checkpoints are kept in the run's journal, their tools become steps.
 
 A graph goes on from its last super-step. Inside a node, `ChatModel` asks the gateway, so that a node that is run again
-does not pay again; tools of a `ToolNode` are wrapped.
+does not pay again; tools of a `ToolNode` are wrapped, those of graphs inside the graph too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_openai_messages
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables import RunnableConfig
-from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.errors import GraphRecursionError
 from langgraph.graph.state import CompiledStateGraph, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
-from langgraph.types import Command
+from langgraph.types import Command, Interrupt
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pilothouse import payloads
@@ -33,7 +37,7 @@ from pilothouse.engine.agent import SOURCE
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.context import Context
 from pilothouse.engine.steps import store
-from pilothouse.errors import FatalError, ToolError
+from pilothouse.errors import ConfigError, FatalError, ToolError
 from pilothouse.llm.wire import openai as wire
 
 GRAPH_KIND = "graph"
@@ -54,6 +58,15 @@ class ChatModel(BaseChatModel):
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
         return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
 
+    def with_structured_output(self, schema: Any, *, include_raw: bool = False, **kwargs: Any) -> Runnable[Any, Any]:
+        """Answers in the form of `schema`, whichever model answers in the end."""
+        if include_raw:
+            return super().with_structured_output(schema, include_raw=True, **kwargs)
+        form = {"type": "json_schema", "json_schema": {"schema": convert_to_json_schema(schema)}}
+        is_model = isinstance(schema, type) and issubclass(schema, BaseModel)
+        parser = PydanticOutputParser(pydantic_object=schema) if is_model else JsonOutputParser()
+        return self.bind(response_format=form) | parser
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -61,7 +74,14 @@ class ChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        raise FatalError("the model of a durable graph is asked with ainvoke, in an async node")
+        """In a plain node, which runs in a thread of its own; the loop asks meanwhile."""
+        if _is_on_a_loop():
+            raise FatalError("a model that is asked with invoke in an async node would hold up all runs; use ainvoke")
+        attempt = _attempt()
+        asking = asyncio.run_coroutine_threadsafe(
+            _owned(attempt, self._asked(attempt, messages, run_manager, kwargs)), attempt.loop
+        )
+        return asking.result()
 
     async def _agenerate(
         self,
@@ -70,9 +90,15 @@ class ChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        attempt = current_attempt.get(None)
-        if attempt is None:
-            raise FatalError("a ChatModel answers inside a run only: register the graph with app.add_agent")
+        return await self._asked(_attempt(), messages, run_manager, kwargs)
+
+    async def _asked(
+        self,
+        attempt: Attempt,
+        messages: list[BaseMessage],
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        kwargs: Mapping[str, Any],
+    ) -> ChatResult:
         body = {
             "model": self.route or "default",
             "messages": convert_to_openai_messages(messages),
@@ -96,7 +122,30 @@ class ChatModel(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
 
-def _place(run_manager: AsyncCallbackManagerForLLMRun | None) -> str:
+def _attempt() -> Attempt:
+    attempt = current_attempt.get(None)
+    if attempt is None:
+        raise FatalError("a ChatModel answers inside a run only: register the graph with app.add_agent")
+    return attempt
+
+
+def _is_on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _owned(attempt: Attempt, asking: Awaitable[ChatResult]) -> ChatResult:
+    """Ends with the attempt, so that no thread waits for an answer for ever."""
+    task = asyncio.current_task()
+    assert task is not None
+    attempt.own(task)
+    return await asking
+
+
+def _place(run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> str:
     """The node and its turn, as LangGraph names them: the same when the node is run again."""
     metadata = (run_manager.metadata if run_manager is not None else None) or {}
     node, _, turn = str(metadata.get("langgraph_checkpoint_ns", "graph")).rpartition("|")[2].partition(":")
@@ -109,10 +158,13 @@ class JournalSaver(InMemorySaver):
     def __init__(self, attempt: Attempt) -> None:
         super().__init__()
         self._attempt = attempt
+        self._numbers: dict[str, int] = {}
         for key, record in _records(attempt):
             match key[0]:
                 case "put":
                     super().put(*self._loaded(record))
+                case "interrupt":
+                    self._numbers[key[1]] = int(record[0])
                 case _:
                     super().put_writes(*self._loaded(record))
         self.is_empty = not self.storage
@@ -136,15 +188,25 @@ class JournalSaver(InMemorySaver):
         await self._keep("writes", f"{place}.{task_id}", (_bare(config), list(writes), task_id, task_path))
         super().put_writes(config, writes, task_id, task_path)
 
+    async def number_of(self, interrupt: Interrupt) -> int:
+        """Which one of the run's interrupts it is, from 1; the same in every attempt."""
+        if interrupt.id not in self._numbers:
+            self._numbers[interrupt.id] = len(self._numbers) + 1
+            await self._store("interrupt", interrupt.id, [str(self._numbers[interrupt.id])])
+        return self._numbers[interrupt.id]
+
     async def _keep(self, what: str, id: str, arguments: tuple[Any, ...]) -> None:
+        kind, content = self.serde.dumps_typed(arguments)
+        await self._store(what, id, [kind, base64.b64encode(content).decode()])
+
+    async def _store(self, what: str, id: str, record: list[str]) -> None:
         attempt = self._attempt
         if attempt.stop_reason is not None:
             await attempt.refuse_if_stopped()
-        kind, content = self.serde.dumps_typed(arguments)
         key = attempt.unique(f"graph.{what}.{id}")
         asked, stored = attempt.journal.open(key, GRAPH_KIND, {"graph": key})
         if stored is None:
-            await store(attempt, asked, payloads.encode([kind, base64.b64encode(content).decode()]))
+            await store(attempt, asked, payloads.encode(record))
 
     def _loaded(self, record: list[str]) -> tuple[Any, ...]:
         loaded: tuple[Any, ...] = tuple(self.serde.loads_typed((record[0], base64.b64decode(record[1]))))
@@ -169,7 +231,12 @@ def make_handler(name: str, graph: Any) -> Callable[..., Awaitable[Any]]:
     """A handler that takes the graph's input and returns its final state.
 
     An `interrupt()` waits for the signal `interrupt-1` (`-2`, …); its payload is what the interrupt returns.
+    Raises ConfigError for a graph with breakpoints, which would end the run in its middle.
     """
+    if getattr(graph, "interrupt_before_nodes", None) or getattr(graph, "interrupt_after_nodes", None):
+        raise ConfigError(
+            f"graph {name!r} has breakpoints (interrupt_before, interrupt_after); use interrupt() in a node"
+        )
 
     async def handler(ctx: Context, input: dict[str, Any]) -> Any:
         attempt = ctx.attempt_state
@@ -179,15 +246,14 @@ def make_handler(name: str, graph: Any) -> Callable[..., Awaitable[Any]]:
         token = current_attempt.set(attempt)
         try:
             given: Any = input if saver.is_empty else None
-            number = 0
             while True:
                 state = await compiled.ainvoke(given, config, durability="sync")
                 interrupts = state.pop("__interrupt__", None) if isinstance(state, dict) else None
                 if not interrupts:
                     return _plain_state(state)
-                number += 1
-                ctx.log(f"the graph was interrupted: {interrupts[0].value}", signal=f"interrupt-{number}")
-                given = Command(resume=await ctx.wait_for(f"interrupt-{number}"))
+                given = Command(resume=await _answers(ctx, saver, interrupts))
+        except GraphRecursionError as error:
+            raise FatalError(f"graph {name!r} gave up: {error}") from error  # it would do so again from where it is
         finally:
             current_attempt.reset(token)
 
@@ -196,32 +262,51 @@ def make_handler(name: str, graph: Any) -> Callable[..., Awaitable[Any]]:
     return handler
 
 
+async def _answers(ctx: Context, saver: JournalSaver, interrupts: Sequence[Interrupt]) -> dict[str, Any]:
+    """What people say to each of the interrupts, once all have been answered."""
+    names = [f"interrupt-{await saver.number_of(each)}" for each in interrupts]
+    for name, interrupt in zip(names, interrupts, strict=True):
+        ctx.log(f"the graph was interrupted: {interrupt.value}", signal=name)
+    said = await asyncio.gather(*(ctx.wait_for(name) for name in names))
+    return {interrupt.id: answer for interrupt, answer in zip(interrupts, said, strict=True)}
+
+
 def _compiled(graph: Any, saver: JournalSaver, attempt: Attempt) -> Any:
     """The graph with our checkpointer and its tools as steps."""
     compiled = graph.compile() if isinstance(graph, StateGraph) else graph
     if not isinstance(compiled, CompiledStateGraph):
         raise FatalError(f"a {type(graph).__name__} cannot be run; give a StateGraph or a compiled one")
-    bound = copy.copy(compiled)
+    bound = _with_steps(compiled, attempt)
     bound.checkpointer = saver
-    bound.nodes = {name: _with_tools(node, attempt) for name, node in compiled.nodes.items()}
     return bound
 
 
-def _with_tools(node: Any, attempt: Attempt) -> Any:
-    """A node whose tools are steps, where it is a `ToolNode`."""
-    inner = getattr(node, "bound", None)
-    if not isinstance(inner, ToolNode):
-        return node
-    own = ToolNode(
-        list(inner.tools_by_name.values()),
-        name=inner.name or "tools",
-        handle_tool_errors=inner._handle_tool_errors,
-        messages_key=inner._messages_key,
-        awrap_tool_call=_journaling(attempt, inner._awrap_tool_call),
+def _with_steps(graph: CompiledStateGraph[Any, Any, Any, Any], attempt: Attempt) -> Any:
+    """A copy of the graph whose tools are steps."""
+    bound = copy.copy(graph)
+    bound.nodes = {name: _node_with_steps(node, attempt) for name, node in graph.nodes.items()}
+    return bound
+
+
+def _node_with_steps(node: Any, attempt: Attempt) -> Any:
+    """The node itself, unless it is a `ToolNode` or another graph."""
+    match getattr(node, "bound", None):
+        case ToolNode() as tools:
+            return node.copy({"bound": _tools_as_steps(tools, attempt)})
+        case CompiledStateGraph() as inner:
+            bound = _with_steps(inner, attempt)
+            return node.copy({"bound": bound, "subgraphs": [bound]})
+    return node
+
+
+def _tools_as_steps(tools: ToolNode, attempt: Attempt) -> ToolNode:
+    return ToolNode(
+        list(tools.tools_by_name.values()),
+        name=tools.name or "tools",
+        handle_tool_errors=tools._handle_tool_errors,
+        messages_key=tools._messages_key,
+        awrap_tool_call=_journaling(attempt, tools._awrap_tool_call),
     )
-    wrapped = copy.copy(node)
-    wrapped.bound = own
-    return wrapped
 
 
 def _journaling(attempt: Attempt, inner: Any) -> Any:

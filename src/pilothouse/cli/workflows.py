@@ -20,7 +20,6 @@ STYLES = {"node": "bold", "arrow": "", "back": "yellow"}
 
 def check(file: File, *, app: AppReference = None, as_json: AsJson = False) -> None:
     """Check a workflow: every mistake with its line and column."""
-    from pilothouse.agents.workflow.checks import check_names
     from pilothouse.agents.workflow.definition import load_workflow
 
     _look_here()
@@ -29,8 +28,7 @@ def check(file: File, *, app: AppReference = None, as_json: AsJson = False) -> N
         from pilothouse.config import load_settings
         from pilothouse.platform import load_app
 
-        loaded = load_app(app, load_settings())
-        check_names(workflow, tools=loaded.tools, agents=tuple(loaded.agents))
+        load_app(app, load_settings()).check_workflow(workflow)
     spec = workflow.spec
     if as_json:
         return print_json({"file": str(file), "name": spec.name, "nodes": len(spec.nodes), "edges": len(spec.edges)})

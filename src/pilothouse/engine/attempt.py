@@ -179,6 +179,7 @@ class Attempt:
         self.has_asked = journal.count(ASKED_KIND) > 0
         self._claimed_monotonic = services.clock.monotonic()
         self._busy = 0
+        self._calm: asyncio.Event | None = None
         self._told = 0
         self._tasks: set[asyncio.Future[Any]] = set()
         self._secrets: frozenset[str] = frozenset()
@@ -251,6 +252,14 @@ class Attempt:
         self._busy += change
         if self.parked:
             self._watch_for_quiet(QUIET_TURNS)
+        if self._busy == 0 and self._calm is not None:
+            self._calm.set()
+
+    async def until_calm(self) -> None:
+        """Returns once no step is under way."""
+        while self._busy:
+            self._calm = asyncio.Event()
+            await self._calm.wait()
 
     async def refuse_if_stopped(self) -> None:
         """Raises Stopped in a handler that goes on after it was stopped; leaves it hanging if it does not listen."""

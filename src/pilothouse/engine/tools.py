@@ -208,6 +208,10 @@ class Toolbox:
     def names(self) -> tuple[str, ...]:
         return (*self._tools, *self._sources)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(self._sources)
+
     def add(self, tool: Tool) -> None:
         """Raises ConfigError for a name that is taken."""
         self._refuse_double(tool.name)

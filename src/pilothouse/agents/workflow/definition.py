@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic_core import to_jsonable_python
 
-from pilothouse.agents.workflow.expressions import Expression, ExpressionProblem, Template, check_argument
-from pilothouse.agents.workflow.format import ApproveNode, FieldSpec, NodeSpec, WorkflowSpec
+from pilothouse.agents.workflow.expressions import NUMBERS, Expression, ExpressionProblem, Template, check_argument
+from pilothouse.agents.workflow.format import END, START, ApproveNode, FieldSpec, NodeSpec, WorkflowSpec
+from pilothouse.agents.workflow.parsing import parse
 from pilothouse.agents.workflow.plan import Plan, branches_of, make_plan, written_before
-from pilothouse.agents.workflow.source import Location, Problem, Source, plain, read_source, suggestion
+from pilothouse.agents.workflow.source import Location, Problem, Source, read_source, suggestion
 from pilothouse.agents.workflow.types import (
     ANY,
     TEXT,
@@ -31,9 +33,9 @@ DECISION = Type("object", fields={"approved": TRUTH, "note": TEXT}, name="Decisi
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """`fields` are the types of input and state, with their `adapters`; `results` are those of the nodes.
+    """`fields` are the types of input and state, with their `adapters` and `defaults`.
 
-    `functions` are what the Python nodes call.
+    `results` are the types of what the nodes give, `functions` what the Python nodes call.
     """
 
     spec: WorkflowSpec
@@ -43,24 +45,32 @@ class Workflow:
     results: Mapping[str, Type]
     functions: Mapping[str, Callable[..., Any]]
     adapters: Mapping[str, TypeAdapter[Any]]
+    defaults: Mapping[str, Any]
 
     def input_model(self) -> type[BaseModel]:
         """What a run of it takes."""
         given: dict[str, Any] = {
-            name: (self.fields[name].python(), default_of(spec) if has_default(spec) else ...)
-            for name, spec in self.spec.input.items()
+            name: (self.fields[name].python(), self.defaults.get(name, ...)) for name in self.spec.input
         }
         return create_model("Input", __config__=ConfigDict(extra="forbid"), **given)
 
     def initial_state(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The fields that have a value before the first node."""
-        defaults = {name: default_of(spec) for name, spec in self.spec.state.items() if has_default(spec)}
-        return {**defaults, **given}
+        return {**{name: value for name, value in self.defaults.items() if name in self.spec.state}, **given}
 
     def tools(self) -> Iterator[tuple[Location, str]]:
         """The names of the tools that it uses, and where."""
         for name, node in self.spec.nodes.items():
             yield from _tools(node, ("nodes", name))
+
+    def callers(self) -> Iterator[tuple[Location, NodeSpec, Mapping[str, Type]]]:
+        """The nodes that call a tool or an agent, where they stand, and the fields that their arguments may look at."""
+        for name, node in self.spec.nodes.items():
+            if node.map is not None and node.map.do.kind in ("tool", "agent"):
+                items = Expression(node.map.over).check(self.fields)
+                yield ("nodes", name, "map", "do"), node.map.do, {**self.fields, node.map.item: items.item or ANY}
+            elif node.kind in ("tool", "agent"):
+                yield ("nodes", name), node, self.fields
 
     def agents(self) -> Iterator[tuple[Location, str]]:
         """The names of the agents that it starts, and where."""
@@ -82,63 +92,7 @@ def _tools(node: NodeSpec, location: Location) -> Iterator[tuple[Location, str]]
 def load_workflow(path: str | Path) -> Workflow:
     """Raises WorkflowError that names file, line and column of everything that is wrong."""
     source = read_source(Path(path))
-    spec = _parse(source)
-    return _Checker(source, spec).check()
-
-
-def _parse(source: Source) -> WorkflowSpec:
-    try:
-        return WorkflowSpec.model_validate(plain(source.tree))
-    except ValidationError as error:
-        raise source.error(_problem(source, item) for item in error.errors()) from None
-
-
-UNION_MARKS = frozenset({"str", "FieldObject", "list[str]", "int", "float"})
-"""What Pydantic puts into a place for each side of a union; the file has no such key."""
-
-
-def _problem(source: Source, item: Any) -> Problem:
-    location = tuple(part for part in item["loc"] if part not in UNION_MARKS or _exists(source, item["loc"], part))
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        return Problem(f"unknown key {location[-1]!r}{suggestion(str(location[-1]), known)}", location, is_key=True)
-    if item["type"] == "missing":
-        return Problem(f"{location[-1]!r} is missing", location[:-1])
-    return Problem(f"{'.'.join(map(str, location)) or 'the workflow'}: {message}", location)
-
-
-def _exists(source: Source, location: Location, part: str | int) -> bool:
-    here: Any = source.tree
-    for key in location[: location.index(part) + 1]:
-        if isinstance(here, list) != isinstance(key, int) or (not isinstance(here, list) and key not in (here or ())):
-            return False
-        here = here[key]
-    return True
-
-
-def _known_keys(location: Location) -> list[str]:
-    """The keys that may stand at a place."""
-    here: Any = WorkflowSpec
-    for key in location:
-        fields = getattr(here, "model_fields", None)
-        named = _field(fields, key) if fields else None
-        if named is not None:
-            here = _inner_model(named.annotation)
-    fields = getattr(here, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
-
-
-def _field(fields: Mapping[str, Any], key: str | int) -> Any:
-    return next((field for name, field in fields.items() if key in (name, field.alias)), None)
-
-
-def _inner_model(annotation: Any) -> Any:
-    """The class of a part inside a mapping, a list or a union."""
-    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
-        return annotation
-    found = [_inner_model(each) for each in getattr(annotation, "__args__", ())]
-    return next((each for each in found if each is not None), None)
+    return _Checker(source, parse(source)).check()
 
 
 class _Checker:
@@ -154,6 +108,7 @@ class _Checker:
     def check(self) -> Workflow:
         spec = self._spec
         self._check_names()
+        self._check_types()
         fields = {**self._read_fields("input", spec.input), **self._read_fields("state", spec.state)}
         plan, problems = make_plan(spec)
         self._problems += problems
@@ -164,7 +119,12 @@ class _Checker:
         self._check_order(plan)
         self._stop_at_problems()
         adapters = {name: TypeAdapter(type.python()) for name, type in fields.items()}
-        return Workflow(spec, self._source, plan, fields, results, self._functions, adapters)
+        defaults = {
+            name: to_jsonable_python(adapters[name].validate_python(default_of(field)))
+            for name, field in {**spec.input, **spec.state}.items()
+            if has_default(field)
+        }
+        return Workflow(spec, self._source, plan, fields, results, self._functions, adapters, defaults)
 
     def _stop_at_problems(self) -> None:
         if self._problems:
@@ -181,10 +141,19 @@ class _Checker:
             for name in names:
                 if not name.isidentifier():
                     self._add(f"{name!r} is no name; use letters, digits and _", section, name, is_key=True)
+        for name in {START, END} & set(spec.nodes):
+            self._add(f"{name} stands for one end of the graph; give the node another name", "nodes", name, is_key=True)
         for name in set(spec.input) & set(spec.state):
             self._add(f"field {name!r} stands in input and in state; one of them is enough", "state", name, is_key=True)
         for name in set(spec.memory.fields) - set(spec.state):
             self._add(f"memory keeps {name!r}, which is no field{suggestion(name, spec.state)}", "memory", "fields")
+
+    def _check_types(self) -> None:
+        """A named type with a mistake is told where it is written, and not wherever it is used."""
+        for name, fields in self._spec.types.items():
+            for field, spec in fields.items():
+                self._read_type(("types", name, field), spec)
+        self._stop_at_problems()
 
     def _read_fields(self, section: str, specs: Mapping[str, FieldSpec]) -> dict[str, Type]:
         return {name: self._read_type((section, name), spec) for name, spec in specs.items()}
@@ -215,7 +184,9 @@ class _Checker:
             self._try(lambda text=text: Template(text).check(scope), *location, "approve", part)  # type: ignore[misc]
         if isinstance(spec.amount_usd, str):
             amount = spec.amount_usd
-            self._try(lambda: Expression(amount).check(scope), *location, "approve", "amount_usd")
+            type = self._try(lambda: Expression(amount).check(scope), *location, "approve", "amount_usd")
+            if type is not None and type.kind not in NUMBERS:
+                self._add(f"amount_usd is a number; {amount!r} is a {type}", *location, "approve", "amount_usd")
         for name, value in (spec.arguments or {}).items():
             self._try(
                 lambda value=value: check_argument(value, scope),  # type: ignore[misc]
@@ -331,19 +302,23 @@ class _Checker:
         writes = {name: frozenset(node.written) for name, node in spec.nodes.items()}
         before = written_before(plan, writes, given)
         for name, node in spec.nodes.items():
-            for field in sorted(_looked_at(node) & set(spec.state) - before[name]):
-                self._add(
-                    f"node {name!r} looks at {field!r}, which may have no value yet; give it a default or write it",
-                    "nodes",
-                    name,
-                    is_key=True,
-                )
+            self._check_set(f"node {name!r}", _looked_at(node) - before[name], "nodes", name, is_key=True)
+        for source, way in plan.ways.items():
+            known = before[source] | writes.get(source, frozenset())
+            for condition, location in way.conditions():
+                what = f"the condition {condition!r}, after {source!r},"
+                self._check_set(what, Expression(condition).names() - known, "edges", way.edge, *location)
         for way in plan.ways.values():
             if way.is_fork:
                 self._check_branches(
                     way.edge,
                     [frozenset().union(*(writes.get(n, frozenset()) for n in b)) for b in branches_of(plan, way)],
                 )
+
+    def _check_set(self, what: str, fields: Collection[str], *location: str | int, is_key: bool = False) -> None:
+        for field in sorted(set(fields) & set(self._spec.state)):
+            text = f"{what} looks at {field!r}, which may have no value yet; give it a default or write it"
+            self._add(text, *location, is_key=is_key)
 
     def _check_branches(self, edge: int, written: list[frozenset[str]]) -> None:
         seen = frozenset[str]()
@@ -374,7 +349,9 @@ def _looked_at(node: NodeSpec) -> set[str]:
     for text in _texts(node.model_dump(exclude_none=True)):
         names |= _names_in(text)
     if node.map is not None:
-        names |= _names_in("{{ " + node.map.over + " }}")
+        names |= Expression(node.map.over).names()
+    if node.approve is not None and isinstance(node.approve.amount_usd, str):
+        names |= Expression(node.approve.amount_usd).names()
     return names
 
 

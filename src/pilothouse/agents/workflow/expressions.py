@@ -70,6 +70,10 @@ class Expression:
         """The type of its value. Raises ExpressionProblem."""
         return _Typed(scope, self.text).type_of(self._tree)
 
+    def names(self) -> set[str]:
+        """The fields that it looks at."""
+        return {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)} - {"len", *CONSTANTS}
+
     def value(self, state: Mapping[str, Any]) -> Any:
         """Raises FatalError where the values do not allow it."""
         try:
@@ -322,6 +326,19 @@ def check_argument(value: Argument, scope: Scope) -> None:
         case list():
             for each in value:
                 check_argument(each, scope)
+
+
+def argument_type(value: Argument, scope: Scope) -> Type:
+    """The type of an argument that has been checked."""
+    match value:
+        case str() if whole := _WHOLE.fullmatch(value):
+            return Expression(whole["expression"]).check(scope)
+        case dict():
+            return Type("object")
+        case list():
+            return Type("list", ANY)
+        case _:
+            return _constant_type(value)
 
 
 def fill_argument(value: Argument, state: Mapping[str, Any]) -> Any:

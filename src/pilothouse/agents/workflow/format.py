@@ -122,6 +122,9 @@ class NodeSpec(Part):
             raise ValueError(f"a node has exactly one of {', '.join(NODE_KINDS)}; this one has {found}")
         if self.arguments and self.kind not in ("tool", "python", "agent"):
             raise ValueError(f"arguments are for tool, python and agent nodes, not for a {self.kind} node")
+        for part in sorted({"retry", "timeout_seconds"} & self.model_fields_set):
+            if self.kind not in ("tool", "python"):
+                raise ValueError(f"{part} is for tool and python nodes, not for a {self.kind} node")
         return self
 
     @property

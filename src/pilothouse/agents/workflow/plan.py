@@ -24,6 +24,13 @@ class Way:
     def is_fork(self) -> bool:
         return len(self.targets) > 1
 
+    def conditions(self) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+        """What it asks of the state, and where in its edge."""
+        for place, route in enumerate(self.routes):
+            yield route.when, ("routes", place, "when")
+        if self.loop is not None:
+            yield self.loop.until, ("loop", "until")
+
     def ahead(self) -> tuple[str, ...]:
         """The nodes that it leads on to, without the way back of a loop."""
         if self.loop is not None:

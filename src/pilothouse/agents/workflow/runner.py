@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ class WorkflowRun:
         self._state = workflow.initial_state(given)
         self._visits = Counter[str]()
         self._rounds = Counter[str]()
+        self._has_failed = False
 
     async def run(self) -> Any:
         """From START to END; what the workflow's output says of the state then."""
@@ -65,13 +66,29 @@ class WorkflowRun:
         """Where a node leads, once the branches of a fork have come together."""
         way = self._workflow.plan.ways[node]
         if way.is_fork:
-            await asyncio.gather(*(self._go(target, way.join) for target in way.targets))
+            await self._together(self._go(target, way.join) for target in way.targets)
             return way.join
         if way.routes:
             return self._route(way)
         if way.loop is not None:
             return self._turn(node, way)
         return way.targets[0]
+
+    async def _together(self, branches: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+        """The results of all. Where one fails, the others end the node that they are at, and begin no other.
+
+        Without that an effect of theirs would be cut short, and nobody could say whether it took place.
+        """
+        tasks = [asyncio.ensure_future(branch) for branch in branches]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except Exception:
+            self._has_failed = True
+            await self._ctx.attempt_state.until_calm()
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
 
     def _route(self, way: Way) -> str:
         for route in way.routes:
@@ -93,6 +110,8 @@ class WorkflowRun:
     # --- nodes -----------------------------------------------------------------------------
 
     async def _visit(self, name: str) -> None:
+        if self._has_failed:
+            await asyncio.get_running_loop().create_future()
         node, limit = self._workflow.spec.nodes[name], self._workflow.spec.limits.max_nodes
         self._visits[name] += 1
         if self._visits.total() > limit:
@@ -124,11 +143,17 @@ class WorkflowRun:
 
         async def do(place: int, item: Any) -> Any:
             async with room:
+                if self._has_failed:
+                    return None
                 return await self._do(f"{step}[{place}]", spec.do, {**self._state, spec.item: item}, name)
 
-        return list(await asyncio.gather(*(do(place, item) for place, item in enumerate(items))))
+        return await self._together(do(place, item) for place, item in enumerate(items))
 
     async def _do(self, step: str, node: NodeSpec, state: State, name: str) -> Any:
+        with self._ctx.attempt_state.busy():
+            return await self._do_node(step, node, state, name)
+
+    async def _do_node(self, step: str, node: NodeSpec, state: State, name: str) -> Any:
         match node.kind:
             case "model":
                 return await self._ask(step, node, state, name)

@@ -80,7 +80,8 @@ def _load(path: Path, text: str) -> Any:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise WorkflowError(f"{path}:{line}:{column}: {error.problem or error.context}") from error
+        told = ", ".join(part for part in (error.context, error.problem) if part)
+        raise WorkflowError(f"{path}:{line}:{column}: {told}") from error
     except (YAMLError, ValueError, RecursionError) as error:
         raise WorkflowError(f"{path}: it is no YAML: {error}") from error
     if not isinstance(tree, dict):
