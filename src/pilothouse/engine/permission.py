@@ -33,7 +33,7 @@ ARGUMENTS_SHOWN = 100
 
 
 class Declared(NamedTuple):
-    """What is known of a tool before it is called. `amount` and `people` name arguments."""
+    """What is known of a tool before it is called. `amount`, `people` and `confidence` name arguments."""
 
     name: str
     effect: Effect
@@ -42,6 +42,7 @@ class Declared(NamedTuple):
     risk: int = 0
     amount: str | None = None
     people: str | None = None
+    confidence: str | None = None
     billing: Billing = "none"
     data_class: str | None = None
     schema: Mapping[str, Any] | None = None
@@ -108,7 +109,7 @@ def _asks_more(verdict: Verdict, before: Verdict | None) -> bool:
 
 async def _verdict(call: Call, plain: Arguments) -> Verdict:
     """Raises PolicyDenied."""
-    verdict = await judge(call.attempt, _proposal(call, plain), None)
+    verdict = await judge(call.attempt, _proposal(call, plain), _confidence(call.tool, plain))
     if verdict.decision is Decision.DENY:
         raise PolicyDenied(f"tool {call.tool.name!r} is denied: {verdict.told}")
     return verdict
@@ -133,6 +134,16 @@ def _proposal(call: Call, plain: Arguments) -> Proposal:
         tenant=claim.tenant,
         called_by=call.called_by,
     )
+
+
+def _confidence(tool: Declared, plain: Arguments) -> float | None:
+    """How sure the caller says it is; None where it does not say. Raises ToolError where that is nothing in 0 to 1."""
+    if tool.confidence is None or plain.get(tool.confidence) is None:
+        return None
+    stated = _number(tool, tool.confidence, plain)
+    if not 0 <= stated <= 1:
+        raise ToolError(f"tool {tool.name!r}: {tool.confidence} is {stated:g}; a confidence is 0 to 1")
+    return stated
 
 
 def _number(tool: Declared, argument: str | None, plain: Arguments) -> float:
@@ -168,6 +179,7 @@ def _question(call: Call, plain: Arguments, verdict: Verdict) -> Question:
         recommendation=f"agent {claim.agent!r} wants to call {tool.name!r}: {who} it in step {call.asked.key!r}",
         reasoning=f"asked because: {verdict.told}",
         risk=proposal.risk,
+        confidence=_confidence(tool, plain),
         amount_usd=proposal.amount_usd,
         billing=proposal.billing,
         people_affected=proposal.people_affected,

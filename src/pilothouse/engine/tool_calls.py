@@ -84,6 +84,7 @@ class ToolStep:
             options.risk,
             options.amount,
             options.people,
+            options.confidence,
             options.billing,
             options.data_class,
             tool.schema,
