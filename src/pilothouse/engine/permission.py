@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pydantic_core import to_jsonable_python
@@ -109,17 +110,22 @@ def _asks_more(verdict: Verdict, before: Verdict | None) -> bool:
 
 async def _verdict(call: Call, plain: Arguments) -> Verdict:
     """Raises PolicyDenied."""
-    verdict = await judge(call.attempt, _proposal(call, plain), _confidence(call.tool, plain))
+    verdict = await judge(call.attempt, _proposal(call, plain), stated_confidence(call.tool, plain))
     if verdict.decision is Decision.DENY:
         raise PolicyDenied(f"tool {call.tool.name!r} is denied: {verdict.told}")
     return verdict
 
 
 def _proposal(call: Call, plain: Arguments) -> Proposal:
-    tool, claim = call.tool, call.attempt.claim
+    claim = call.attempt.claim
+    return replace(propose(call.tool, plain, claim.agent), tenant=claim.tenant, called_by=call.called_by)
+
+
+def propose(tool: Declared, plain: Arguments, agent: str) -> Proposal:
+    """What an agent is about to do by a call, as policies see it. Raises ToolError for an amount that is no number."""
     amount = _number(tool, tool.amount, plain)
     return Proposal(
-        agent=claim.agent,
+        agent=agent,
         action=tool.name,
         kind="tool",
         effect=tool.effect,
@@ -131,12 +137,10 @@ def _proposal(call: Call, plain: Arguments) -> Proposal:
         risk=tool.risk,
         data_class=tool.data_class,
         is_reversible=tool.effect is not Effect.IRREVERSIBLE,
-        tenant=claim.tenant,
-        called_by=call.called_by,
     )
 
 
-def _confidence(tool: Declared, plain: Arguments) -> float | None:
+def stated_confidence(tool: Declared, plain: Arguments) -> float | None:
     """How sure the caller says it is; None where it does not say. Raises ToolError where that is nothing in 0 to 1."""
     if tool.confidence is None or plain.get(tool.confidence) is None:
         return None
@@ -179,7 +183,7 @@ def _question(call: Call, plain: Arguments, verdict: Verdict) -> Question:
         recommendation=f"agent {claim.agent!r} wants to call {tool.name!r}: {who} it in step {call.asked.key!r}",
         reasoning=f"asked because: {verdict.told}",
         risk=proposal.risk,
-        confidence=_confidence(tool, plain),
+        confidence=stated_confidence(tool, plain),
         amount_usd=proposal.amount_usd,
         billing=proposal.billing,
         people_affected=proposal.people_affected,

@@ -26,6 +26,24 @@ from pilothouse.errors import ToolError
 TOOL_KIND = "tool"
 
 
+def declared(tool: Tool) -> Declared:
+    """What policies look at, of a tool."""
+    options = tool.options
+    return Declared(
+        tool.name,
+        tool.effect,
+        tool.platform,
+        options.cost_usd,
+        options.risk,
+        options.amount,
+        options.people,
+        options.confidence,
+        options.billing,
+        options.data_class,
+        tool.schema,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ToolStep:
     """One call, under the step name `name`."""
@@ -51,7 +69,7 @@ class ToolStep:
             return kept_answer(stored, tool.traits.output, tool)
         await rest(attempt, tool.name, tool.effect, self.called_by)
         await pass_switches(attempt, tool.name)
-        parsed = await permit(Call(attempt, asked, self._declared(), self.called_by, tool.validate), parsed)
+        parsed = await permit(Call(attempt, asked, declared(tool), self.called_by, tool.validate), parsed)
         text = payloads.encode(to_jsonable_python(parsed, fallback=str, inf_nan_mode="strings"))
         governed = GovernedCall(attempt, asked, tool, self.called_by, text, self._verify(parsed))
         given = parsed | self._secrets() | ({EFFECT_KEY: governed.effect_id} if tool.takes_effect_key else {})
@@ -73,22 +91,6 @@ class ToolStep:
             return await counted(attempt, tool.name, tool.effect, step.run)
 
         return decode_result(await governed.carry_out(call), tool.traits.output)
-
-    def _declared(self) -> Declared:
-        tool, options = self.tool, self.tool.options
-        return Declared(
-            tool.name,
-            tool.effect,
-            tool.platform,
-            options.cost_usd,
-            options.risk,
-            options.amount,
-            options.people,
-            options.confidence,
-            options.billing,
-            options.data_class,
-            tool.schema,
-        )
 
     def _verify(self, parsed: Mapping[str, Any]) -> Verify | None:
         verify, threads = self.tool.options.verify, self.attempt.services.threads
