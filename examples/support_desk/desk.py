@@ -93,13 +93,12 @@ def make_app(*, mail_port: int = MAIL_PORT, orders: Path = HERE / "orders.db") -
         """Refunds a delivered order in full, once: says "done", "not delivered" or "no such order"."""
         return refund(orders, order_id)
 
-    totals = read_totals(orders)
-
     @app.policy
     def large_refunds(proposal: Proposal, _facts: Facts) -> Verdict | None:
         """Refunds over 50 dollars are for a person."""
-        cents = totals.get(proposal.arguments.get("order_id"), 0)
-        if proposal.action != "request_refund" or cents <= ASK_OVER_CENTS:
+        asked = proposal.action == "request_refund"
+        cents = read_total(orders, proposal.arguments.get("order_id")) if asked else 0
+        if cents <= ASK_OVER_CENTS:
             return None
         return Verdict.ask(f"it pays back ${cents / 100:.2f}, which is over ${ASK_OVER_CENTS / 100:.2f}")
 
@@ -162,10 +161,11 @@ def refund(orders: Path, order_id: int | None) -> str:
     return "done"
 
 
-def read_totals(orders: Path) -> dict[object, int]:
-    """What each order cost, in cents."""
+def read_total(orders: Path, order_id: object) -> int:
+    """What an order cost, in cents, as it is now: a policy that remembers would let pass what was ordered since."""
     with closing(sqlite3.connect(orders)) as connection:
-        return dict(connection.execute("SELECT id, total_cents FROM orders").fetchall())
+        row = connection.execute("SELECT total_cents FROM orders WHERE id = ?", (order_id,)).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def make_orders(path: Path) -> None:

@@ -79,6 +79,7 @@ class ToolArguments(TypedDict, total=False):
     risk: int
     amount: str
     people: str
+    confidence: str
     billing: Literal["none", "one_time", "recurring"]
     data_class: str
 
@@ -248,8 +249,9 @@ class App:
         may take. `verify` takes the same arguments and tells whether the call has taken place. `timeout_seconds` (60)
         bounds each try; `retry` says how often and on which errors to try again (never).
         What policies look at: `risk` is a tier from 0 to 4, `amount` the name of the argument that is an amount in
-        dollars, `people` of the one that says how many people are affected (or lists them), `billing` "one_time" or
-        "recurring", `data_class` what kind of data it touches.
+        dollars, `people` of the one that says how many people are affected (or lists them), `confidence` of the one by
+        which the caller says how sure it is (0 to 1), `billing` "one_time" or "recurring", `data_class` what kind of
+        data it touches.
         A parameter `Annotated[str, Secret("NAME")]` is filled from the secrets of the settings.
         Raises ConfigError for a name that is taken, types that JSON cannot carry, and options that do not fit.
         """

@@ -48,6 +48,11 @@ proposal = {tool = "refund", amount = 5}
 verdict = "allow"
 
 [[cases]]
+name = "as the tool declares its amount"
+proposal = {tool = "refund", arguments = {order = 7, amount_usd = 80}}
+verdict = "ask"
+
+[[cases]]
 name = "large"
 proposal = {tool = "refund", amount = 80}
 verdict = "ask"
@@ -119,7 +124,13 @@ def test_policies_are_listed_explained_and_tested(desk: Shell) -> None:
     assert (listed["large"], listed["odd"], listed["risk"]) == ("settings", "python", "built_in")
     said = desk("policy", "explain", "--agent", "desk", "--action", "refund", "--amount", "80", "--risk", "4")
     assert all(part in said.out for part in ("ask", "large refunds", "2 different people"))
+    declared = desk("policy", "explain", "--action", "refund", "--arguments", '{"order": 7, "amount_usd": 80}')
+    assert all(part in declared.out for part in ("ask", "large refunds", "a tool of effect write", "80.00 USD"))
+    watched = desk("policy", "explain", "--action", "refund", "--autonomy", "supervised", "--json").json
+    assert (watched["decision"], watched["reasons"][0]["rule"]) == ("ask", "autonomy")
+    assert "the App has no tool 'refnd'; it has refund" in desk("policy", "explain", "--action", "refnd").out
+    assert desk("policy", "explain", "--action", "refund", "--amount", "-1").code == 2
     assert desk("policy", "test", "cases.toml").code == 0
     desk.write("wrong.toml", CASES + '\n[[cases]]\nname = "odd one"\nproposal = {tool = "refund"}\nverdict = "deny"\n')
     failed = desk("policy", "test", "wrong.toml")
-    assert (failed.code, "1 of 3 cases failed: odd one" in failed.out) == (1, True)
+    assert (failed.code, "1 of 4 cases failed: odd one" in failed.out) == (1, True)

@@ -257,7 +257,8 @@ def test_the_demo_of_governance_keeps_its_promises(shell: Shell) -> None:
     assert (figures["spent_usd"], figures["searches"], figures["runs_waiting"]) == (1.0, 20, 20)
     assert (figures["refund_paid"], figures["wires"]) == (["$60.00"], 1)
     assert (figures["mails_started_after_switch"], figures["mails_sent"]) == (0, 150)
-    assert figures["seconds"] < 60
+    others = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert figures["seconds"] < 60 * others, "a minute, on a machine that has nothing else to do"
 
 
 def database(shell: Shell) -> Path:

@@ -158,6 +158,15 @@ async def test_two_different_people_must_say_yes_to_the_same_arguments(db: Datab
     assert actions_of(db, id).count("approval.voted") == 2
 
 
+async def test_one_person_with_links_on_two_channels_is_not_two_people(db: Database, worker: str) -> None:
+    two, one = asks(db, worker, risk=4, quorum=2), asks(db, worker)
+
+    for channel in ("email:ops@example.com", "telegram:42"):
+        with pytest.raises(Forbidden, match="a link tells nobody apart"):
+            await decide(db, two, Decider(channel, KeyRole.OPERATOR))
+    assert (await decide(db, one, Decider("telegram:42", KeyRole.OPERATOR)))["state"] == "approved"
+
+
 async def test_one_no_is_enough(db: Database, worker: str) -> None:
     id = asks(db, worker, risk=4, quorum=2)
     await decide(db, id, ADA)

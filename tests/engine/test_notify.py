@@ -127,12 +127,17 @@ def _everything_kept(tx: Any) -> str:
     return str(found)
 
 
-async def test_a_message_for_senior_reviewers_leads_to_the_page_alone(platform: Platform, post: Post) -> None:
-    await ask(platform, risk=3)
-    await until(lambda: post.mails)
+@pytest.mark.parametrize(("risk", "needs"), [(3, "a senior reviewer"), (4, "2 different people")])
+async def test_a_message_about_what_needs_a_key_leads_to_the_page_alone(
+    platform: Platform, post: Post, risk: int, needs: str
+) -> None:
+    await ask(platform, risk=risk)
+    await until(lambda: len(post.requests) == 2)
 
-    assert "/approvals/link/" not in post.mails[0]
-    assert "https://pilothouse.example/approvals" in post.mails[0]
+    (row,) = await approvals.list_approvals(platform.db, Filter(state="pending"))
+    told = dict(post.requests)["/hook"]
+    assert told["links"] == {"decide": f"https://pilothouse.example/approvals/{row['id']}"}
+    assert f"Needs: {needs}" in told["text"]
 
 
 def test_a_channel_that_lacks_what_it_needs_is_told_at_the_start(

@@ -40,8 +40,10 @@ async def halted(platform: TestPlatform, run_id: str) -> tuple[str, dict[str, An
     (step,) = (step for step in story["steps"] if step["key"] == f"{wait['name']}.halted")
     assert step["kind"] == "runaway"
     assert "run.runaway_suspected" in [record["action"] for record in story["audit"]]
-    reasons = (await why(platform.db, run_id))["reasons"]
-    assert "the run may have run away" in reasons[0]
+    told = await why(platform.db, run_id)
+    assert "the run may have run away" in told["reasons"][0]
+    command = f"pilothouse runs signal {run_id} {wait['name']}"
+    assert told["next"] == f'let it go on: `{command}`, or end it: `{command} \'{{"stop": "why"}}\'`'
     return wait["name"], step["result"]
 
 

@@ -21,10 +21,10 @@ LARGE_REFUNDS = 6
 NO_KEYS = {"OPENAI_API_KEY", "OPENAI_BASE_URL"}
 
 
-def run_desk(**environment: str) -> str:
+def run_desk(*command: str, **environment: str) -> str:
     seen = {name: text for name, text in os.environ.items() if name not in NO_KEYS}
     done = subprocess.run(
-        [sys.executable, DESK / "run.py"],
+        [sys.executable, *(command or ["run.py"])],
         cwd=DESK,
         env={**seen, **environment},
         capture_output=True,
@@ -42,6 +42,10 @@ def test_there_are_messages_of_many_kinds() -> None:
     assert len({message["expect"]["kind"] for message in messages}) >= 10
     assert {"en", "de", "fr", "es", "ja"} <= {message["expect"]["language"] for message in messages}
     assert max(len(message["text"]) for message in messages) > 10_000
+
+
+def test_its_policies_say_what_their_cases_expect() -> None:
+    assert "all cases hold" in run_desk("-m", "pilothouse", "policy", "test", "cases.toml")
 
 
 @pytest.mark.slow

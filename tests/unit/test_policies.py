@@ -262,22 +262,61 @@ def test_channels() -> None:
             parse_channels(wrong)
 
 
+APPROVAL: dict[str, Any] = {
+    "title": "t",
+    "agent": "a",
+    "action": "x",
+    "run_id": "r",
+    "cost_usd": 5.0,
+    "billing": "none",
+    "risk_assessment": "tier 2",
+    "confidence": None,
+    "recommendation": "r" * 5000,
+    "reasoning": "",
+    "alternatives": [],
+    "arguments": {},
+    "quorum": 1,
+    "reviewer": "operator",
+    "deadline_at": None,
+    "on_deadline": "wait",
+}
+
+
 def test_a_message_that_is_too_long_keeps_its_links() -> None:
-    approval = {
-        "title": "t",
-        "agent": "a",
-        "action": "x",
-        "run_id": "r",
-        "cost_usd": 5.0,
-        "billing": "none",
-        "risk_assessment": "tier 2",
-        "recommendation": "r" * 5000,
-        "reasoning": "",
-        "arguments": {},
-        "deadline_at": None,
-        "on_deadline": "wait",
-    }
-    text = body(approval, "requested", {"approve": "https://a/b"}, limit=1000)
+    text = body(APPROVAL, "requested", {"approve": "https://a/b"}, limit=1000)
 
     assert len(text) <= 1000
     assert text.endswith("Approve: https://a/b")
+
+
+def test_a_message_says_what_there_is_to_decide_on_in_plain_words() -> None:
+    memo = APPROVAL | {
+        "recommendation": "go",
+        "billing": "recurring",
+        "confidence": 0.625,
+        "alternatives": ["wait"],
+        "deadline_at": "2026-03-02T12:30:00.000001Z",
+        "on_deadline": "escalate",
+    }
+
+    assert body(memo, "requested", {"decide": "https://a/b"}).splitlines() == [
+        "Approval wanted: t",
+        "",
+        "Agent a, x, run r.",
+        "Cost: 5.00 USD, again and again.",
+        "Risk: tier 2",
+        "Confidence: 0.62, as the agent states it.",
+        "",
+        "Recommendation: go",
+        "",
+        "Alternatives:",
+        "- wait",
+        "",
+        "Arguments:",
+        "{}",
+        "",
+        "Deadline: 2026-03-02 12:30 UTC; after that senior reviewers are asked.",
+        "",
+        "Decide: https://a/b",
+    ]
+    assert "Nobody decided before its deadline, 2026-03-02 12:30 UTC." in body(memo, "escalated", {})

@@ -27,7 +27,8 @@ def demo(
     """Recovery: the code steward on real sources, with one of two workers killed midway. Governance: 40 runs that try
     to break a budget, a refund that a person decides on, a kill switch, and a crash between intent and result.
     """
-    figures = run_governance(as_json=as_json) if what == "governance" else _recover(path, files, keep, as_json)
+    is_governance = what == "governance"
+    figures = run_governance(keep=keep, as_json=as_json) if is_governance else _recover(path, files, keep, as_json)
     if as_json:
         print_json(asdict(figures) | {"problems": figures.problems})
     return 1 if figures.problems else 0

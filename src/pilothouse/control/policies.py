@@ -9,8 +9,9 @@ from typing import Any
 from pilothouse.clock import to_datetime
 from pilothouse.control import audit, autonomy, budgets
 from pilothouse.control.glances import LOOK_SECONDS
-from pilothouse.domain.autonomy import Act, AutonomyFacts, Level
+from pilothouse.domain.autonomy import Act, AutonomyFacts, Level, Standing
 from pilothouse.domain.calendars import Calendar
+from pilothouse.domain.calibration import calibrate
 from pilothouse.domain.effects import Effect
 from pilothouse.domain.limits import Period, Pocket
 from pilothouse.domain.policies import (
@@ -53,9 +54,7 @@ class Policies:
         """What may become of a proposal. `confidence` is as the agent states it; `run_id` is whose proposal it is."""
         trusted = await self._trusted(proposal)
         verdict = self.book.verdict(proposal, await self._facts(proposal, confidence, trusted))
-        why = trusted.why_ask(_act(proposal, confidence))
-        if why is not None and verdict.decision is Decision.ALLOW:
-            verdict = join(verdict, Verdict.ask(why).named("autonomy"))
+        verdict = _with_autonomy(verdict, trusted, _act(proposal, confidence))
         if verdict.decision is Decision.DENY and run_id is not None:
             await self._record_denial(proposal, verdict, run_id)
         return verdict
@@ -120,6 +119,14 @@ def _spent_today_usd(tx: Transaction, agent: str, calendar: Calendar) -> float:
     return (balance.settled.microusd + balance.reserved.microusd) / 1_000_000
 
 
+def _with_autonomy(verdict: Verdict, trusted: AutonomyFacts, act: Act) -> Verdict:
+    """What no policy asks about is asked about where the agent is not trusted with it yet."""
+    why = trusted.why_ask(act)
+    if why is None or verdict.decision is not Decision.ALLOW:
+        return verdict
+    return join(verdict, Verdict.ask(why).named("autonomy"))
+
+
 def _act(proposal: Proposal, confidence: float | None) -> Act:
     """A question of an agent's own (`ctx.approve`) is about what it is about to do, whatever tool does it then."""
     cost = round(proposal.amount_usd * 1_000_000)
@@ -127,8 +134,9 @@ def _act(proposal: Proposal, confidence: float | None) -> Act:
 
 
 def explain(book: Rulebook, proposal: Proposal, facts: Facts) -> dict[str, Any]:
-    """What would become of a proposal, and what each rule that applies says of it; ready for JSON."""
-    return told(book.verdict(proposal, facts))
+    """What would become of a proposal of an agent at that level, and what each rule that applies says; for JSON."""
+    trusted = AutonomyFacts(Standing(Level(facts.autonomy)), calibrate(()))
+    return told(_with_autonomy(book.verdict(proposal, facts), trusted, _act(proposal, facts.confidence)))
 
 
 def told(verdict: Verdict) -> dict[str, Any]:
@@ -150,7 +158,7 @@ def describe(book: Rulebook) -> dict[str, Any]:
         "risk": "ask one reviewer from risk tier 2, a senior one for tier 3, two different people for tier 4",
         "people": f"ask if more than {limits.people:,} people are affected",
         "confidence": f"ask if a confidence is stated and is under {limits.confidence_auto_threshold:.2f}",
-        "data_class": f"deny data of class {', '.join(limits.denied_data_classes) or '(none)'}",
+        "data_class": f"deny data of denied_data_classes ({', '.join(limits.denied_data_classes) or 'none'})",
     }
     items = [{"name": name, "kind": "built_in", "rule": text, "reason": ""} for name, text in built_in.items()]
     items += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,13 +73,25 @@ def _run(book: Rulebook, case: Case) -> Outcome:
     return Outcome(case.name, case.verdict, verdict, problems)
 
 
-def read_cases(path: Path) -> list[Case]:
-    """The cases of a TOML or YAML file: `[[cases]]`, or a list. Raises ConfigError that names the case and the key."""
+Declares = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+"""What is known of a tool that is called with some arguments, as fields of a proposal; empty where nothing is."""
+
+
+def know_nothing(_tool: str, _arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where there is no App."""
+    return {}
+
+
+def read_cases(path: Path, declares: Declares = know_nothing) -> list[Case]:
+    """The cases of a TOML or YAML file: `[[cases]]`, or a list. A tool is what it `declares`, unless a case says else.
+
+    Raises ConfigError that names the case and the key.
+    """
     data = _load(path)
     listed = data.get("cases", data.get("case")) if isinstance(data, Mapping) else data
     if not isinstance(listed, list) or not listed:
         raise ConfigError(f"{path} has no cases; write [[cases]] with name, proposal and verdict")
-    return [_case(path, place, told) for place, told in enumerate(listed, start=1)]
+    return [_case(path, place, told, declares) for place, told in enumerate(listed, start=1)]
 
 
 def _load(path: Path) -> Any:
@@ -96,7 +108,7 @@ def _load(path: Path) -> Any:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
-def _case(path: Path, place: int, told: Any) -> Case:
+def _case(path: Path, place: int, told: Any, declares: Declares) -> Case:
     where = f"{path}, case {place}"
     if not isinstance(told, Mapping):
         raise ConfigError(f"{where} is {told!r}; a case has name, proposal and verdict")
@@ -108,7 +120,7 @@ def _case(path: Path, place: int, told: Any) -> Case:
     values = {name: told[name] for name in ("quorum", "reviewer") if name in told}
     return Case(
         name=str(told.get("name", f"case {place}")),
-        proposal=_read(where, "proposal", Proposal, {"agent": "agent"} | _long(told.get("proposal"))),
+        proposal=_read(where, "proposal", Proposal, _proposed(_long(told.get("proposal")), declares)),
         facts=_read(where, "facts", Facts, _with_zone(_long(told.get("facts")))),
         verdict=Decision(str(expected)),
         rules=tuple(told.get("rules", ())),
@@ -119,6 +131,11 @@ def _case(path: Path, place: int, told: Any) -> Case:
 def _long(told: Any) -> dict[str, Any]:
     given: dict[str, Any] = dict(told or {})
     return {SHORT_NAMES.get(name, name): value for name, value in given.items()}
+
+
+def _proposed(told: dict[str, Any], declares: Declares) -> dict[str, Any]:
+    declared = declares(str(told.get("action")), told.get("arguments", {})) if told.get("kind") != "approval" else {}
+    return {"agent": "agent", **declared, **told}
 
 
 def _with_zone(told: dict[str, Any]) -> dict[str, Any]:

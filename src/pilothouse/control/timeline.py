@@ -172,9 +172,7 @@ def _why_waiting(tx: Transaction, run: Row) -> tuple[list[str], str]:
     if run["available_at"] is not None:
         reasons.append(f"it wakes at {isoformat(run['available_at'])} at the latest")
     if signals:
-        return reasons, effects.advice(tx, run["id"], signals[0]) or (
-            f"send it: `pilothouse runs signal {run['id']} {signals[0]}`"
-        )
+        return reasons, effects.advice(tx, run["id"], signals[0]) or _how_to_send(tx, run, signals[0])
     if held:
         told, advice = _why_held(held)
         return [*told, *reasons], advice
@@ -209,6 +207,15 @@ def _halted(tx: Transaction, run: Row, signal: str) -> str:
     """Why a person is asked, where the engine itself has halted the run."""
     row = tx.fetch_one("checkpoint_by_key", run_id=run["id"], key=signal + HALTED)
     return "" if row is None else f": {payloads.decode(row['result'])['reason']}"
+
+
+def _how_to_send(tx: Transaction, run: Row, signal: str) -> str:
+    """Where the engine has halted the run, a person says whether it goes on."""
+    command = f"pilothouse runs signal {run['id']} {signal}"
+    if not _halted(tx, run, signal):
+        return f"send it: `{command}`"
+    stop = '{"stop": "why"}'
+    return f"let it go on: `{command}`, or end it: `{command} '{stop}'`"
 
 
 def _why_running(tx: Transaction, run: Row, state: str) -> tuple[list[str], str]:

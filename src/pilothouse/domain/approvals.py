@@ -159,6 +159,9 @@ class Asked:
 
 
 MACHINES = ("run:", "worker:", "system:", "app:")
+CHANNELS = ("email:", "telegram:", "webhook:")
+"""Who decides by a signed link: whoever reads the channel, and one person may read several."""
+
 LOCAL_API = "api:local"
 
 
@@ -170,6 +173,8 @@ def refusal(asked: Asked, by: Decider) -> str | None:
         return f"{by.principal} has a {by.role}'s key; deciding needs an operator's"
     if asked.reviewer == "admin" and by.role is not KeyRole.ADMIN:
         return f"it needs a senior reviewer: somebody with an admin's key; {by.principal} has an {by.role}'s"
+    if asked.quorum > 1 and by.principal.startswith(CHANNELS):
+        return f"it needs {asked.quorum} different people, and a link tells nobody apart; decide it with your own key"
     if asked.assigned_to is not None and not _is_same(asked.assigned_to, by.principal) and by.role is not KeyRole.ADMIN:
         return f"it was given to {asked.assigned_to} to decide"
     if _is_own(asked, by):

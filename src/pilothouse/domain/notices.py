@@ -107,24 +107,42 @@ def subject(approval: Mapping[str, Any], event: str) -> str:
 
 def body(approval: Mapping[str, Any], event: str, links: Mapping[str, str], *, limit: int | None = None) -> str:
     """Plain text: what is asked, why, and where to decide; of a text that is too long, the links are never cut."""
-    lines = [
-        subject(approval, event),
-        "",
-        f"Agent {approval['agent']}, {approval['action']}, run {approval['run_id']}.",
-    ]
-    if approval["cost_usd"]:
-        lines.append(f"Cost: {approval['cost_usd']:,.2f} USD, billing {approval['billing']}.")
-    lines += [f"Risk: {approval['risk_assessment']}", ""]
+    lines = [subject(approval, event), "", *_facts(approval), ""]
     for name in ("recommendation", "reasoning"):
         if approval[name]:
             lines += [f"{name.capitalize()}: {approval[name]}", ""]
+    if approval["alternatives"]:
+        lines += ["Alternatives:", *(f"- {each}" for each in approval["alternatives"]), ""]
     lines += ["Arguments:", json.dumps(approval["arguments"], indent=2, ensure_ascii=False), ""]
     if approval["deadline_at"]:
-        lines += [f"Deadline: {approval['deadline_at']}, then: {approval['on_deadline']}.", ""]
+        lines += [_deadline(approval, event), ""]
     told, leads = "\n".join(lines), "\n".join(f"{name.capitalize()}: {url}" for name, url in links.items())
     if limit is not None and len(told) + len(leads) + 1 > limit:
         told = told[: max(0, limit - len(leads) - 3)] + "…\n"
     return f"{told}\n{leads}"
+
+
+def _facts(approval: Mapping[str, Any]) -> list[str]:
+    lines = [f"Agent {approval['agent']}, {approval['action']}, run {approval['run_id']}."]
+    if approval["cost_usd"]:
+        billing = {"none": "", "one_time": ", once", "recurring": ", again and again"}[approval["billing"]]
+        lines.append(f"Cost: {approval['cost_usd']:,.2f} USD{billing}.")
+    lines.append(f"Risk: {approval['risk_assessment']}")
+    if approval["confidence"] is not None:
+        lines.append(f"Confidence: {approval['confidence']:.2f}, as the agent states it.")
+    if approval["quorum"] > 1:
+        lines.append(f"Needs: {approval['quorum']} different people, each with a key of their own.")
+    elif approval["reviewer"] == "admin":
+        lines.append("Needs: a senior reviewer, who has an admin's key.")
+    return lines
+
+
+def _deadline(approval: Mapping[str, Any], event: str) -> str:
+    at = f"{approval['deadline_at'][:16].replace('T', ' ')} UTC"
+    if event == "escalated":
+        return f"Nobody decided before its deadline, {at}."
+    then = {"wait": "it still waits", "escalate": "senior reviewers are asked", "expire": "it expires"}
+    return f"Deadline: {at}; after that {then[approval['on_deadline']]}."
 
 
 # --- alerts ------------------------------------------------------------------------------------

@@ -179,6 +179,10 @@ def is_stricter(verdict: Verdict, than: Verdict) -> bool:
 
 # --- rules -------------------------------------------------------------------------------------
 
+SAID = ("then", "reason")
+TERMS = ("quorum", "reviewer", "deadline_hours", "on_deadline")
+"""Fields of a rule that say how people are asked; all others are its conditions."""
+
 Globs = str | tuple[str, ...] | None
 PolicyFunction = Callable[[Proposal, Facts], Verdict | None]
 """A rule in Python: pure, so that the same proposal and facts always give the same verdict."""
@@ -296,17 +300,19 @@ class Rule:
         return is_day and (self.outside_hours is None or _is_within(parse_span(self.outside_hours), local.time()))
 
     def __str__(self) -> str:
-        names = [name for name in self.__dataclass_fields__ if name not in ("then", "reason")]
-        changed = [
-            f"{name}={_shown(getattr(self, name))}"
-            for name in names
-            if getattr(self, name) != self.__dataclass_fields__[name].default
-        ]
-        return " ".join([str(self.then), *(["if", *changed] if changed else ["always"])])
+        fields = self.__dataclass_fields__
+        changed = [name for name in fields if name not in SAID and getattr(self, name) != fields[name].default]
+        when, how = ([self._shown(name) for name in changed if (name in TERMS) is is_term] for is_term in (False, True))
+        return " ".join([str(self.then), *(["if", *when] if when else ["always"]), *(["with", *how] if how else [])])
 
-
-def _shown(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    def _shown(self, name: str) -> str:
+        match getattr(self, name):
+            case tuple() as several:
+                return f"{name}={','.join(several)}"
+            case float() as number:
+                return f"{name}={number:g}"
+            case value:
+                return f"{name}={value}"
 
 
 def _check_range(name: str, value: float | None, least: float, most: float | None) -> None:

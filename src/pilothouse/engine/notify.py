@@ -119,9 +119,9 @@ def _notice(row: Row, base_url: str) -> AlertNotice:
 
 
 def _links(post: Post, approval: Mapping[str, Any], channel: str, event: str) -> dict[str, str]:
-    """To the page, and signed ones to each decision, where a message may lead to one. The same in every attempt."""
-    if post.secret is None or approval["reviewer"] == "admin":
-        return {"decide": f"{post.base_url}/approvals"}
+    """Signed ones to each decision, the same in every attempt; where a key is needed to decide, one to the page."""
+    if post.secret is None or approval["reviewer"] == "admin" or approval["quorum"] > 1:
+        return {"decide": f"{post.base_url}/approvals/{approval['id']}"}
     links = dict[str, str]()
     since = approval["passed_at"] if event == "escalated" else approval["requested_at"]
     last = (parse_isoformat(since) or 0) // 1_000_000 + LINK_SECONDS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pydantic_core import to_jsonable_python
@@ -33,7 +34,7 @@ ARGUMENTS_SHOWN = 100
 
 
 class Declared(NamedTuple):
-    """What is known of a tool before it is called. `amount` and `people` name arguments."""
+    """What is known of a tool before it is called. `amount`, `people` and `confidence` name arguments."""
 
     name: str
     effect: Effect
@@ -42,6 +43,7 @@ class Declared(NamedTuple):
     risk: int = 0
     amount: str | None = None
     people: str | None = None
+    confidence: str | None = None
     billing: Billing = "none"
     data_class: str | None = None
     schema: Mapping[str, Any] | None = None
@@ -108,17 +110,22 @@ def _asks_more(verdict: Verdict, before: Verdict | None) -> bool:
 
 async def _verdict(call: Call, plain: Arguments) -> Verdict:
     """Raises PolicyDenied."""
-    verdict = await judge(call.attempt, _proposal(call, plain), None)
+    verdict = await judge(call.attempt, _proposal(call, plain), stated_confidence(call.tool, plain))
     if verdict.decision is Decision.DENY:
         raise PolicyDenied(f"tool {call.tool.name!r} is denied: {verdict.told}")
     return verdict
 
 
 def _proposal(call: Call, plain: Arguments) -> Proposal:
-    tool, claim = call.tool, call.attempt.claim
+    claim = call.attempt.claim
+    return replace(propose(call.tool, plain, claim.agent), tenant=claim.tenant, called_by=call.called_by)
+
+
+def propose(tool: Declared, plain: Arguments, agent: str) -> Proposal:
+    """What an agent is about to do by a call, as policies see it. Raises ToolError for an amount that is no number."""
     amount = _number(tool, tool.amount, plain)
     return Proposal(
-        agent=claim.agent,
+        agent=agent,
         action=tool.name,
         kind="tool",
         effect=tool.effect,
@@ -130,9 +137,17 @@ def _proposal(call: Call, plain: Arguments) -> Proposal:
         risk=tool.risk,
         data_class=tool.data_class,
         is_reversible=tool.effect is not Effect.IRREVERSIBLE,
-        tenant=claim.tenant,
-        called_by=call.called_by,
     )
+
+
+def stated_confidence(tool: Declared, plain: Arguments) -> float | None:
+    """How sure the caller says it is; None where it does not say. Raises ToolError where that is nothing in 0 to 1."""
+    if tool.confidence is None or plain.get(tool.confidence) is None:
+        return None
+    stated = _number(tool, tool.confidence, plain)
+    if not 0 <= stated <= 1:
+        raise ToolError(f"tool {tool.name!r}: {tool.confidence} is {stated:g}; a confidence is 0 to 1")
+    return stated
 
 
 def _number(tool: Declared, argument: str | None, plain: Arguments) -> float:
@@ -168,6 +183,7 @@ def _question(call: Call, plain: Arguments, verdict: Verdict) -> Question:
         recommendation=f"agent {claim.agent!r} wants to call {tool.name!r}: {who} it in step {call.asked.key!r}",
         reasoning=f"asked because: {verdict.told}",
         risk=proposal.risk,
+        confidence=stated_confidence(tool, plain),
         amount_usd=proposal.amount_usd,
         billing=proposal.billing,
         people_affected=proposal.people_affected,

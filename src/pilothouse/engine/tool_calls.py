@@ -28,6 +28,24 @@ from pilothouse.store.database import Row
 TOOL_KIND = "tool"
 
 
+def declared(tool: Tool) -> Declared:
+    """What policies look at, of a tool."""
+    options = tool.options
+    return Declared(
+        tool.name,
+        tool.effect,
+        tool.platform,
+        options.cost_usd,
+        options.risk,
+        options.amount,
+        options.people,
+        options.confidence,
+        options.billing,
+        options.data_class,
+        tool.schema,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ToolStep:
     """One call, under the step name `name`."""
@@ -79,7 +97,7 @@ class ToolStep:
         attempt, tool = self.attempt, self.tool
         await rest(attempt, tool.name, tool.effect, self.called_by)
         await pass_switches(attempt, tool.name)
-        parsed = await permit(Call(attempt, asked, self._declared(), self.called_by, tool.validate), parsed)
+        parsed = await permit(Call(attempt, asked, declared(tool), self.called_by, tool.validate), parsed)
         governed = self._governed(asked, parsed)
         given = parsed | self._secrets() | ({EFFECT_KEY: governed.effect_id} if tool.takes_effect_key else {})
 
@@ -105,21 +123,6 @@ class ToolStep:
         text = payloads.encode(to_jsonable_python(arguments, fallback=str, inf_nan_mode="strings"))
         verify = self._verify(arguments) if isinstance(arguments, Mapping) else None
         return GovernedCall(self.attempt, asked, self.tool, self.called_by, text, verify)
-
-    def _declared(self) -> Declared:
-        tool, options = self.tool, self.tool.options
-        return Declared(
-            tool.name,
-            tool.effect,
-            tool.platform,
-            options.cost_usd,
-            options.risk,
-            options.amount,
-            options.people,
-            options.billing,
-            options.data_class,
-            tool.schema,
-        )
 
     def _verify(self, parsed: Mapping[str, Any]) -> Verify | None:
         verify, threads = self.tool.options.verify, self.attempt.services.threads

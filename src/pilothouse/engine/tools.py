@@ -48,6 +48,7 @@ class ToolOptions:
     risk: int = 0
     amount: str | None = None
     people: str | None = None
+    confidence: str | None = None
     billing: Billing = "none"
     data_class: str | None = None
 
@@ -148,7 +149,7 @@ def _check_options(name: str, options: ToolOptions) -> None:
 
 def _check_named(name: str, options: ToolOptions, fields: Mapping[str, Any]) -> None:
     """What says how much must be an argument, or no policy would ever see it."""
-    for option in ("amount", "people"):
+    for option in ("amount", "people", "confidence"):
         argument = getattr(options, option)
         if argument is not None and argument not in fields:
             known = ", ".join(fields) or "none"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sysconfig
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pilothouse.control import checks, insights
 from pilothouse.domain.runs import TERMINAL
 from pilothouse.errors import ConfigError
 from pilothouse.examples.demo_view import DemoView, Snapshot
-from pilothouse.examples.processes import Processes
+from pilothouse.examples.processes import Processes, wait_for_interrupt
 from pilothouse.store.database import Row
 
 LEAST_FILES = 10
@@ -90,7 +89,7 @@ def run_demo(
             verdicts = demo.check()
             if keep:
                 view.keep(demo.url)
-                _wait_for_interrupt()
+                wait_for_interrupt()
             figures = demo.figures(state, elapsed, verdicts, unclean_exits=demo.stop())
         view.close(figures, verdicts)
     return figures
@@ -234,10 +233,3 @@ def _executed_twice(executions: list[tuple[tuple[str, str], int]], finished_by: 
         twice += attempt > finished_by.get(step, attempt) or execution in seen
         seen.add(execution)
     return twice
-
-
-def _wait_for_interrupt() -> None:
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        return

@@ -5,6 +5,7 @@ Everything is done by the commands that people would type, on real processes, tw
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import subprocess
@@ -22,12 +23,14 @@ from rich.console import Console
 from rich.text import Text
 
 from pilothouse.config import child_environment
-from pilothouse.control import runs
+from pilothouse.control import approvals, effects, runs
+from pilothouse.control.approvals import Filter
+from pilothouse.control.effects import EffectFilter
 from pilothouse.control.runs import Request
 from pilothouse.domain.runs import TERMINAL
 from pilothouse.errors import PilothouseError
 from pilothouse.examples.governed_desk import PRICE_USD
-from pilothouse.examples.processes import Processes
+from pilothouse.examples.processes import Processes, wait_for_interrupt
 from pilothouse.store.database import Row
 
 RUNS, BUDGET_USD = 40, 1.00
@@ -86,12 +89,14 @@ class Figures:
         return [problem for problem, is_so in found.items() if is_so]
 
 
-def run_governance(*, as_json: bool = False) -> Figures:
-    """Plays the four scenes. With `as_json` people's view goes to standard error."""
+def run_governance(*, keep: bool = False, as_json: bool = False) -> Figures:
+    """Plays the four scenes. `keep` leaves the platform up until Ctrl-C. With `as_json` people's view goes to standard
+    error.
+    """
     folder = Path(tempfile.mkdtemp(prefix="pilothouse-governance-"))
     (folder / "pilothouse.toml").write_text(POLICIES, encoding="utf-8")
     demo = Governance(folder, Console(stderr=as_json, highlight=False))
-    return demo.play()
+    return demo.play(keep=keep)
 
 
 class Governance:
@@ -103,13 +108,17 @@ class Governance:
         self._processes = Processes(folder, "pilothouse.examples.governed_desk:app")
         self._workers = 0
 
-    def play(self) -> Figures:
+    def play(self, *, keep: bool) -> Figures:
         started = time.monotonic()
         self._say("Pilothouse demo: governance", style="bold")
         self._say(f"API, scheduler and a worker on one SQLite file in {self._folder}", style="dim")
         with self._platform():
             figures = {**self._budget(), **self._approval(), **self._switch(), **self._unknown()}
             verdicts = self._processes.check()
+            seconds = round(time.monotonic() - started, 1)
+            if keep:
+                self._say(f"\nThe platform is up at http://127.0.0.1:{self._processes.port}; Ctrl-C stops it.")
+                wait_for_interrupt()
             unclean = self._processes.stop()
         broken = sum(1 for verdict in verdicts if not verdict.holds)
         done = Figures(
@@ -117,7 +126,7 @@ class Governance:
             invariants_checked=len(verdicts),
             invariants_broken=broken,
             unclean_exits=unclean,
-            seconds=round(time.monotonic() - started, 1),
+            seconds=seconds,
         )
         self._close(done)
         return done
@@ -191,8 +200,8 @@ class Governance:
         )
         return {"refund_asked_usd": ASKED_USD, "refund_paid": paid}
 
-    def _pending(self) -> dict[str, Any] | None:
-        found: list[dict[str, Any]] = json.loads(self._cli("approvals", "list", "--json", is_quiet=True))
+    def _pending(self) -> Row | None:
+        found = asyncio.run(approvals.list_approvals(self._processes.db, Filter(state="pending")))
         return found[0] if found else None
 
     # --- scene 3: the stop -------------------------------------------------------------------
@@ -243,10 +252,10 @@ class Governance:
         )
         return {"wires": wires}
 
-    def _asked_effect(self) -> dict[str, Any] | None:
+    def _asked_effect(self) -> Row | None:
         """The effect of unknown outcome, once its run asks about it."""
-        found = json.loads(self._cli("effects", "list", "--unknown", "--json", is_quiet=True))
-        waiting = [each for each in found["items"] if self._states([each["run_id"]])[0]["state"] == "waiting"]
+        found = asyncio.run(effects.list_effects(self._processes.db, EffectFilter(is_open=True)))
+        waiting = [each for each in found if self._states([each["run_id"]])[0]["state"] == "waiting"]
         return waiting[0] if waiting else None
 
     # --- doing and looking -------------------------------------------------------------------
@@ -270,13 +279,10 @@ class Governance:
         path = self._folder / f"{name}.txt"
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
-    def _cli(self, *arguments: str, is_shown: bool = False, is_quiet: bool = False) -> str:
+    def _cli(self, *arguments: str, is_shown: bool = False) -> str:
         """A command as people type it; what it prints. Raises PilothouseError where it fails."""
-        if not is_quiet:
-            shown = [
-                f"{each[:8]}..." if len(each) == ID_LENGTH and each.count("-") == 4 else each for each in arguments
-            ]
-            self._say(f"$ pilothouse {shlex.join(shown)}", style="cyan")
+        shown = [f"{each[:8]}..." if len(each) == ID_LENGTH and each.count("-") == 4 else each for each in arguments]
+        self._say(f"$ pilothouse {shlex.join(shown)}", style="cyan")
         done = subprocess.run(
             [sys.executable, "-m", "pilothouse", *arguments],
             cwd=self._folder,
@@ -303,7 +309,9 @@ class Governance:
     def _close(self, done: Figures) -> None:
         self._console.print()
         held = done.invariants_checked - done.invariants_broken
-        self._say(f"{held} of {done.invariants_checked} invariants hold, in {done.seconds} s", style="bold")
+        checked = f"{held} of {done.invariants_checked} invariants of the database hold (`pilothouse db check`)"
+        self._say(f"after two dead workers {checked}; {done.seconds} s in all", style="bold")
+        self._say(f"it is all kept: `cd {self._folder} && pilothouse up` shows it in a browser", style="dim")
         for problem in done.problems:
             self._say(problem, style="bold red")
 
