@@ -111,6 +111,18 @@ class Hit(NamedTuple):
     reserved: int
     wanted: int
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the limit is one that the run has for itself."""
+        return self.account.startswith(RUN)
+
+    @property
+    def kind(self) -> Period:
+        """What the limit is per."""
+        if self.period == Period.RUN:
+            return Period.RUN
+        return Period.MONTH if len(self.period) == len("2026-11") else Period.DAY
+
 
 _AMOUNT = r"(\$[\d,]+\.\d+|[\d,]+ [a-z]+)"
 _HIT = re.compile(
@@ -158,15 +170,18 @@ def _read_amount(text: str) -> int:
 
 def command_for(hit: Hit) -> str:
     """The command that makes room for what was wanted and about as much again."""
-    option = OPTIONS[hit.unit]
-    if hit.account.startswith(RUN):
-        extra = _rounded_up(_step(hit), hit.unit)
-        return (
-            f"pilothouse budget grant {shlex.quote(hit.account.removeprefix(RUN))} --{option} {plain(extra, hit.unit)}"
-        )
-    amount = plain(_rounded_up(hit.settled + hit.reserved + _step(hit), hit.unit), hit.unit)
-    per = Period.MONTH if len(hit.period) == len("2026-11") else Period.DAY
-    return f"pilothouse budget set {shlex.quote(hit.account)} --{option} {amount} --per {per}"
+    option, amount = OPTIONS[hit.unit], plain(room_for(hit), hit.unit)
+    if hit.is_own:
+        return f"pilothouse budget grant {shlex.quote(hit.account.removeprefix(RUN))} --{option} {amount}"
+    return f"pilothouse budget set {shlex.quote(hit.account)} --{option} {amount} --per {hit.kind}"
+
+
+def room_for(hit: Hit) -> int:
+    """What makes room for what was wanted and about as much again: how much more to grant where the limit is the run's
+    own, what to set the limit to where others share it.
+    """
+    used = 0 if hit.is_own else hit.settled + hit.reserved
+    return _rounded_up(used + _step(hit), hit.unit)
 
 
 def _step(hit: Hit) -> int:
