@@ -407,6 +407,8 @@ def test_a_report_is_of_the_days_that_are_asked_for(db: Database) -> None:
     assert [(line.name, line.microusd) for line in report(db, "day")] == [(TODAY, 100), (tomorrow, 50)]
     assert [line.microusd for line in report(db, "model", Span(tomorrow, tomorrow))] == [50]
     assert wait(costs.report(db, "agent", UTC_CALENDAR, tenant="nobody"))[1] == []
+    with pytest.raises(InvalidInput, match=f"the first day, {tomorrow}, is after the last, {TODAY}"):
+        report(db, "day", Span(tomorrow, TODAY))
     settle(db, ended(run))
     (line,) = report(db, "version")
     assert (line.name, line.runs, line.succeeded, line.microusd_per_success) == ("echo f", 1, 1, 150)
