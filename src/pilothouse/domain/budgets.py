@@ -155,6 +155,29 @@ def read_reached(text: str) -> Hit | None:
     return None if unit is None else Hit(account, period or Period.RUN, unit, *(_read_amount(each) for each in amounts))
 
 
+_PART = r"\$?[\d,.]+(?: [a-z]+)?"
+_TOLD = re.compile(
+    rf"""the limit of (?P<account>(?:(?!the limit of )[^"<>\n])+?)(?: for \d{{4}}-\d\d(?:-\d\d)?)? is {_PART}"""
+    rf"(?:: {_PART}(?: spent)?(?:, {_PART}(?: reserved)?(?:, and {_PART}(?: wanted)?)?)?)?"
+)
+_MORE = re.compile(r"""give more: `?pilothouse budget [^`"<\n]*`?""")
+
+
+def hide_shared(text: str, tenant: str) -> str:
+    """A text, maybe a whole page, without what others have used: figures of limits that are neither a run's own nor the
+    tenant's, also where the text was cut short.
+    """
+
+    def told(found: re.Match[str]) -> str:
+        account = found["account"]
+        is_own = account.startswith(RUN) or account == f"tenant:{tenant}"
+        return found[0] if is_own else "a limit that is shared with others has no room"
+
+    if "the limit of " not in text and "give more: " not in text:
+        return text
+    return _MORE.sub("ask who runs the platform for more", _TOLD.sub(told, text))
+
+
 def _unit_of(amount: str) -> Unit | None:
     if amount.startswith("$"):
         return Unit.MICROUSD
