@@ -47,6 +47,7 @@ def test_an_effect_is_looked_at_and_resolved(mailing: Shell) -> None:
 
     (listed,) = shell("effects", "list", "--unknown", "--json").json["items"]
     id = listed["id"]
+    assert f"`pilothouse effects resolve {id} --happened" in shell("runs", "why", submitted, "--json").json["next"]
     table = shell("effects", "list").out
     assert id in table
     assert "unknown" in table

@@ -437,7 +437,7 @@ def test_an_open_breaker_is_told(db: Database) -> None:
 
 def test_budgets_that_burn_run_out_or_are_gone_are_told(db: Database) -> None:
     limit_to(db, 1_000_000, "agent:echo")
-    limit_to(db, 4, "tenant:acme", unit=Unit.ACTIONS)
+    limit_to(db, 4, "tenant:*", unit=Unit.ACTIONS)
     submit(db, tenant="acme")
     (run,) = claim(db, start_worker(db, lease_us=10**15))
     midnight = UTC_CALENDAR.bounds(UTC_CALENDAR.day(START_US))[1]

@@ -147,6 +147,20 @@ def test_every_account_of_a_limit_is_listed_the_tightest_first(db: Database) -> 
     assert ("tenant:*", TODAY, "microusd") not in found, "it stands for itself only where nobody has used anything"
 
 
+def test_of_many_users_those_who_have_used_the_most_are_listed(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budgets, "USERS_SHOWN", 1)
+    set_limit(db, "user:*", 1000, unit="tokens")
+    set_limit(db, "tenant:*", 1000)
+    little, much = begin(db, user_id="little"), begin(db, user_id="much")
+    spend(db, little, 5)
+    hold(db, much, 5, 500)
+
+    found = listed(db)
+
+    assert [account for account, _, _ in found if account.startswith("user:")] == ["user:much"]
+    assert ("tenant:default", TODAY, "microusd") in found
+
+
 def test_a_limit_that_nobody_has_asked_for_yet_shows_what_the_ledger_holds(db: Database) -> None:
     run = begin(db, user_id="ann")
     spend(db, run, 700)
@@ -407,6 +421,8 @@ def test_a_report_is_of_the_days_that_are_asked_for(db: Database) -> None:
     assert [(line.name, line.microusd) for line in report(db, "day")] == [(TODAY, 100), (tomorrow, 50)]
     assert [line.microusd for line in report(db, "model", Span(tomorrow, tomorrow))] == [50]
     assert wait(costs.report(db, "agent", UTC_CALENDAR, tenant="nobody"))[1] == []
+    with pytest.raises(InvalidInput, match=f"the first day, {tomorrow}, is after the last, {TODAY}"):
+        report(db, "day", Span(tomorrow, TODAY))
     settle(db, ended(run))
     (line,) = report(db, "version")
     assert (line.name, line.runs, line.succeeded, line.microusd_per_success) == ("echo f", 1, 1, 150)

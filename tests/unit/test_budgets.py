@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from pilothouse.domain.budgets import (
     Level,
     Standing,
     command_for,
+    hide_shared,
     parse_amount,
     plain,
     read_reached,
@@ -48,6 +50,22 @@ def test_what_is_told_of_a_limit_can_be_read_again(limit: ReachedLimit) -> None:
     assert hit == (
         limit.account, limit.period, limit.unit, limit.limit, limit.settled, limit.reserved, limit.wanted
     )  # fmt: skip
+
+
+@given(reached(), st.integers(1, 200))
+def test_figures_of_others_are_hidden_however_a_text_is_cut(limit: ReachedLimit, cut: int) -> None:
+    text = tell_reached(limit)
+    kept = text[: text.index(" is ") + len(" is $") + cut]
+
+    shown = hide_shared(f'{{"told":"{kept}","other":"the limit of patience"}}', "acme")
+
+    if limit.period == "run":
+        assert f"{shown}x"[9:].startswith(kept.partition("; give more")[0])
+    else:
+        assert not re.search(r"\d", shown.replace(limit.account, "")), shown
+    assert shown.endswith('","other":"the limit of patience"}')
+    own = tell_reached(replace(limit, account="tenant:acme", period="2026-11")).partition("; ")[0]
+    assert hide_shared(own, "acme") == own != hide_shared(own, "zed")
 
 
 @given(reached())

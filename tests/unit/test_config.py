@@ -67,6 +67,26 @@ def test_a_bare_name_belongs_to_somebody_else(monkeypatch: pytest.MonkeyPatch, n
     assert shown(name)[1] == "default"
 
 
+def test_a_share_is_written_as_people_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / FILE).write_text('cache_at = "30 %"\n')
+    monkeypatch.setenv("DEGRADE_TO_SMALL_MODEL_AT", "15%")
+
+    settings = load_settings()
+
+    assert (settings.degrade_at, settings.cache_at) == (0.15, 0.3)
+
+
+def test_nothing_is_unlimited_by_omission() -> None:
+    limits = {(limit.scope, limit.period, limit.unit) for limit in load_settings().limits}
+
+    assert limits >= {
+        *(("run:*", "run", unit) for unit in ("microusd", "tokens", "calls", "seconds")),
+        *(("global", period, "microusd") for period in ("day", "month")),
+        ("user:*", "day", "tokens"),
+        ("tenant:*", "day", "actions"),
+    }
+
+
 def test_an_override_of_none_is_no_override() -> None:
     assert shown("port", port=None) == ("8000", "default")
 
@@ -75,6 +95,12 @@ def test_an_override_of_none_is_no_override() -> None:
     ("file", "told"),
     [
         ("prot = 1\n", "there is no setting 'prot'; did you mean 'port'?"),
+        ("maxTokensPerTask = 1\n", "there is no setting 'maxTokensPerTask'; did you mean 'max_run_tokens'?"),
+        (
+            'degrade_at = "a lot%"\n',
+            "setting degrade_at = 'a lot%' (pilothouse.toml): write a share such as 0.2 or 20%",
+        ),
+        ('cache_at = "120%"\n', "setting cache_at = 1.2 (pilothouse.toml): Input should be less than or equal to 1"),
         ("zzzzzz = 1\n", "`pilothouse config show` lists the settings"),
         ("[pilothouse]\nport = 1\n", "there is no setting 'pilothouse'"),
         ('DATABASE_URL = "x"\n', "there is no setting 'DATABASE_URL'"),

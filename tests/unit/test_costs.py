@@ -25,6 +25,11 @@ usage_date_utc,model,workspace,api_key,usage_type,context_window,token_type,cost
 2026-08-04,Claude Haiku 4.5,Default,k,message,≤ 200k,input_no_cache,0.05,0.05,token
 2026-08-04,Claude Haiku 4.5,Default,k,message,≤ 200k,output,0.02,0.02,token
 """
+ANTHROPIC_BESIDE = ANTHROPIC_COSTS + "2026-08-04,,Default,k,web_search,,,0.01,0.01,web_search\n"
+ANTHROPIC_SHORT = """\
+usage_date_utc,model_version,api_key,workspace,usage_type,context_window,usage_input_tokens_no_cache,usage_output_tokens
+2026-08-04,claude-haiku-4-5-20251001,k,Default,standard,≤ 200k,100,50
+"""
 ANTHROPIC_TOKENS = """\
 usage_date_utc,model_version,api_key,workspace,usage_type,context_window,usage_input_tokens_no_cache,\
 usage_input_tokens_cache_write_5m,usage_input_tokens_cache_write_1h,usage_input_tokens_cache_read,usage_output_tokens
@@ -39,6 +44,7 @@ usage_input_tokens_cache_write_5m,usage_input_tokens_cache_write_1h,usage_input_
         (OPENAI_USAGE, "openai", ("2025-10-27", "gpt-5-mini-2025-08-07"), Figure(None, 13_208)),
         (ANTHROPIC_COSTS, "anthropic", ("2026-08-04", "Claude Haiku 4.5"), Figure(70_000, None)),
         (ANTHROPIC_TOKENS, "anthropic", ("2026-08-04", "claude-haiku-4-5-20251001"), Figure(None, 156)),
+        (ANTHROPIC_SHORT, "anthropic", ("2026-08-04", "claude-haiku-4-5-20251001"), Figure(None, 150)),
         ("\ufeffDay,x\n", None, None, None),
     ],
 )
@@ -52,6 +58,18 @@ def test_the_exports_of_providers_are_read(
     export = read_export(text, {})
 
     assert (export.provider, dict(export.figures)) == (provider, {place: figure})
+
+
+def test_what_belongs_to_no_model_is_not_all_models_together() -> None:
+    theirs = read_export(ANTHROPIC_BESIDE, {}).figures
+    ours = {("2026-08-04", "anthropic:claude-haiku-4-5"): Figure(60_000, 10)}
+
+    rows = compare(ours, theirs, {}, "anthropic")
+
+    assert [(row.model, row.names, row.difference_microusd) for row in rows] == [
+        ("Claude Haiku 4.5", ("anthropic:claude-haiku-4-5",), 10_000),
+        ("no model", (), None),
+    ]
 
 
 def test_columns_are_named_where_they_are_not_known() -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+from typing import Any
+
 import httpx2
+import pytest
 
 from pilothouse.control import limits
+from pilothouse.control.waits import Wait
 from pilothouse.domain.keys import KeyRole
 from pilothouse.domain.limits import Limit, Period, Unit
 from pilothouse.store.database import Database
-from tests.web.browsing import MARKUP, become, press, text_of
+from tests.control.steps import ended, settle
+from tests.control.test_budgets import epoch_of
+from tests.web.browsing import MARKUP, become, press, send, text_of
 from tests.web.platform import FakeWorker
 from tests.web.test_budgets import begin, spend
 
@@ -69,6 +77,48 @@ async def test_a_run_is_granted_more(api: httpx2.AsyncClient, db: Database, work
     assert f"Run {run.run_id} may use $0.0109." in text_of(await api.get(PAGE))
     refused = await press(api, PAGE, f"{PAGE}/grant", run="nobody", extra="1", grant_unit="usd")
     assert refused.status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("scope", "says"),
+    [("run", "Grant $0.01 more, and go on"), ("global", "Raise the limit of global to $0.02 per day, and go on")],
+)
+async def test_a_run_that_waits_for_room_has_a_button_that_lets_it_go_on(
+    api: httpx2.AsyncClient, db: Database, worker: FakeWorker, scope: str, says: str
+) -> None:
+    run = await begin(api, worker)
+    own = f"run:{run.run_id}"
+    account, period = (own, Period.RUN) if scope == "run" else (scope, Period.DAY)
+    await set_limit(db, account, 1000, period)
+    at = "run" if scope == "run" else await today(api)
+    await spend(db, run, 900)
+    waits = (Wait("limit", f"{account}/{at}/microusd@{epoch_of(db)}", "ask"),)
+    await asyncio.to_thread(settle, db, ended(run, "suspended", waits=waits))
+    page = f"/runs/{run.run_id}"
+    shown = await api.get(page)
+    assert says in text_of(shown)
+    (form,) = [each for each in re.findall(r"<form.*?</form>", shown.text, re.DOTALL) if 'value="room"' in each]
+    fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form))
+
+    done = await api.post(page, data=fields)
+    again = await api.post(page, data=fields | {"amount": "0.0009"})
+
+    assert [done.status_code, again.status_code] == [303, 303]
+    assert (await worker.claim_one()).run_id == run.run_id, "it goes on"
+    (limit,) = [each for each in await budget_of(api, run.run_id) if each["account"] == account]
+    assert limit["limit"] == (10_900 if scope == "run" else 20_000), "a late press takes nothing away"
+    await become(api, db, KeyRole.OPERATOR, tenant="default")
+    refused = await send(api, page, **fields)
+    assert refused.status_code == 403
+
+
+async def today(api: httpx2.AsyncClient) -> str:
+    (listed,) = (await api.get("/api/v1/budgets")).json()["items"]
+    return str(listed["period"])
+
+
+async def budget_of(api: httpx2.AsyncClient, run_id: str) -> list[dict[str, Any]]:
+    return list((await api.get(f"/api/v1/runs/{run_id}/budget")).json()["rules"])
 
 
 async def test_a_viewer_a_tenant_and_a_forged_form_set_nothing(

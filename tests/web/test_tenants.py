@@ -26,12 +26,17 @@ from pilothouse.control.approvals import Filter
 from pilothouse.control.effects import Intent
 from pilothouse.control.ledger import Charge, Hold
 from pilothouse.control.schedules import ScheduleCard
+from pilothouse.control.waits import Wait
+from pilothouse.domain.budgets import tell_reached
 from pilothouse.domain.calendars import UTC_CALENDAR
 from pilothouse.domain.keys import KeyRole
 from pilothouse.domain.limits import Amounts, Limit, Payer, Period, Unit
+from pilothouse.errors import ReachedLimit
 from pilothouse.store.database import Database
 from pilothouse.web.server import ROUTERS
 from tests.control.decisions import decide
+from tests.control.steps import ended, settle
+from tests.control.test_budgets import epoch_of
 from tests.web.documented import documented_client
 from tests.web.events import reading, serving
 from tests.web.platform import FakeWorker, agent_card
@@ -375,6 +380,25 @@ async def test_a_tenants_records_are_not_those_of_the_platform(world: World, app
     assert [(record["action"], record["tenant"]) for record in seen] == [("key.created", "default")]
     whole = (await world.everyone.get("/api/v1/audit", params={"limit": 200})).json()["items"]
     assert {"worker.started", "agent.registered"} <= {record["action"] for record in whole if not record["tenant"]}
+
+
+async def test_what_all_have_spent_together_is_not_told(world: World) -> None:
+    await limits.set_limit(world.db, Limit("global", Period.MONTH, Unit.MICROUSD, 1000), principal="test")
+    (limit,) = (await world.everyone.get("/api/v1/budgets")).json()["items"]
+    run_id = await world.submit(OWN)
+    run = {each.run_id: each for each in await world.worker.claim()}[run_id]
+    reached = ReachedLimit("global", "global", limit["period"], "microusd", 1000, 770, 0, 300, False, None, 1)
+    waits = (Wait("limit", f"global/{limit['period']}/microusd@{epoch_of(world.db)}", "ask"),)
+    settlement = ended(run, "suspended", waits=waits)._replace(reason=tell_reached(reached))
+    await asyncio.to_thread(settle, world.db, settlement)
+
+    for path in (f"{RUNS}/{run_id}/why", f"{RUNS}/{run_id}/timeline", f"{RUNS}/{run_id}/waterfall", "/api/v1/audit"):
+        whole, seen = (await world.everyone.get(path)).text, (await world.clients[OWN].get(path)).text
+        assert "$0.001" not in seen
+        assert "budget set" not in seen
+        if "$0.001" in whole:
+            assert "a limit that is shared with others has no room" in seen
+    assert "$0.001: $0.00 spent" in (await world.everyone.get(f"{RUNS}/{run_id}/why")).text
 
 
 async def test_events_of_others_are_not_told_wherever_the_stream_resumes(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pilothouse.config.alerts import AlertSettings
@@ -36,6 +37,20 @@ LEAST_LEASE_SECONDS = 15.0
 
 def _named(*names: str) -> AliasChoices:
     return AliasChoices(*names)
+
+
+def _share(given: object) -> object:
+    """People write a share as 20% too."""
+    text = str(given).strip()
+    if not text.endswith("%"):
+        return given
+    try:
+        return float(text.removesuffix("%")) / 100
+    except ValueError:
+        raise ValueError("write a share such as 0.2 or 20%") from None
+
+
+Share = Annotated[float, BeforeValidator(_share)]
 
 
 class Settings(AlertSettings, TelemetrySettings, HistorySettings, DashboardSettings, HealthSettings):
@@ -164,18 +179,44 @@ class Settings(AlertSettings, TelemetrySettings, HistorySettings, DashboardSetti
         description="What one action may cost before a person is asked, in dollars.",
     )
     max_run_usd: float = Field(5.0, ge=0, description="What one run may spend, in dollars.")
-    max_run_tokens: int = Field(5_000_000, ge=0, description="Tokens that one run may use, in and out.")
-    max_run_tool_calls: int = Field(1000, ge=0, description="Calls of tools that one run may make.")
-    max_run_seconds: int = Field(
-        14_400, ge=1, description="How long one run may work, waiting not counted, in seconds."
+    max_run_tokens: int = Field(
+        5_000_000,
+        ge=0,
+        validation_alias=_named("MAX_TOKENS_PER_TASK"),
+        description="Tokens that one run may use, in and out.",
     )
-    daily_budget_usd: float = Field(50.0, ge=0, description="What all runs together may spend in a day, in dollars.")
-    monthly_budget_usd: float = Field(500.0, ge=0, description="What all runs may spend in a month, in dollars.")
+    max_run_tool_calls: int = Field(
+        1000,
+        ge=0,
+        validation_alias=_named("MAX_TOOL_CALLS_PER_TASK"),
+        description="Calls of tools that one run may make.",
+    )
+    max_run_seconds: int = Field(
+        14_400,
+        ge=1,
+        validation_alias=_named("MAX_EXECUTION_TIME_SECONDS"),
+        description="How long one run may work, waiting not counted, in seconds.",
+    )
+    daily_budget_usd: float = Field(
+        50.0,
+        ge=0,
+        validation_alias=_named("DAILY_BUDGET_USD"),
+        description="What all runs together may spend in a day, in dollars.",
+    )
+    monthly_budget_usd: float = Field(
+        500.0,
+        ge=0,
+        validation_alias=_named("MONTHLY_BUDGET_USD"),
+        description="What all runs may spend in a month, in dollars.",
+    )
     agent_daily_budget_usd: float | None = Field(
         None, ge=0, description="What each agent may spend in a day, in dollars; unset: what all may."
     )
-    user_daily_tokens: int | None = Field(
-        None, ge=0, description="Tokens that the runs for one user may use in a day; unset: no limit per user."
+    user_daily_tokens: int = Field(
+        10_000_000,
+        ge=0,
+        validation_alias=_named("TOKEN_BUDGET_PER_USER_PER_DAY"),
+        description="Tokens that the runs for one user may use in a day.",
     )
     max_actions_per_day: int = Field(
         1000,
@@ -187,15 +228,20 @@ class Settings(AlertSettings, TelemetrySettings, HistorySettings, DashboardSetti
     budget_timezone: str = Field(
         "UTC", description="The time zone in which days and months begin, such as Europe/Paris."
     )
-    degrade_at: float = Field(
-        0.1, ge=0, le=1, description="With so little of a daily or monthly budget left, only degrade_route is asked."
+    degrade_at: Share = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias=_named("DEGRADE_TO_SMALL_MODEL_AT"),
+        description="With so little of a daily or monthly budget left (0.1 or 10%), only degrade_route is asked.",
     )
     degrade_route: str | None = Field(None, description="The route that is asked when a budget nears its end.")
-    cache_at: float = Field(
+    cache_at: Share = Field(
         0.2,
         ge=0,
         le=1,
-        description="With so little of a daily or monthly budget left, answers are kept and used again.",
+        validation_alias=_named("ENABLE_CACHING_AT"),
+        description="With so little of a daily or monthly budget left (0.2 or 20%), answers are kept and used again.",
     )
     secrets: dict[str, SecretRule] = Field(
         default_factory=dict,

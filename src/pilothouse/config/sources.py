@@ -87,10 +87,17 @@ def _read_toml() -> dict[str, Any]:
         raise ConfigError(f"{path.absolute()} cannot be read: {error}") from error
     for key in values:
         if key not in Settings.model_fields:
-            close = difflib.get_close_matches(key, Settings.model_fields, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "`pilothouse config show` lists the settings"
+            close = _meant_by(key)
+            hint = f"did you mean {close!r}?" if close else "`pilothouse config show` lists the settings"
             raise ConfigError(f"{path.absolute()}: there is no setting {key!r}; {hint}")
     return values
+
+
+def _meant_by(key: str) -> str | None:
+    """The setting that a key comes closest to. Names of the environment count, also written as maxTokensPerTask."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).upper()
+    named = next((field for field in Settings.model_fields if name in environment_names(field)), None)
+    return named or next(iter(difflib.get_close_matches(key, Settings.model_fields, n=1)), None)
 
 
 def _told(problem: Any, given: dict[str, Any]) -> str:

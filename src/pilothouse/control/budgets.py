@@ -26,6 +26,8 @@ from pilothouse.store.database import Database, Row, Transaction
 
 LIVE_RUNS_SHOWN = 200
 
+USERS_SHOWN = 200
+
 LIVE_RUNS_LOOKED_AT = 2_000
 """Of those that wait; those that run are never more than there are slots."""
 
@@ -55,7 +57,8 @@ class Budgets:
 
 
 async def list_budgets(db: Database, calendar: Calendar, *, with_runs: bool = False) -> Budgets:
-    """Every limit with each account that it is for, those first of which the largest share is used.
+    """Every limit with each account that it is for, those first of which the largest share is used; of users those who
+    have used the most.
 
     A limit for each of a kind that nobody has used anything of stands for itself. `with_runs` adds the runs under way.
     """
@@ -70,7 +73,9 @@ def _list(tx: Transaction, calendar: Calendar, with_runs: bool) -> Budgets:
 
 
 def budgets_in(tx: Transaction, calendar: Calendar, *, with_users: bool = True) -> list[Budget]:
-    """Every limit with each account that it is for, without those of single runs, and of users where it is told so."""
+    """Every limit with each account that it is for, without those of single runs; of users those who have used the most,
+    or none.
+    """
     at = now(tx)
     day, month = calendar.day(at), calendar.month(at)
     known = limit_rows(tx)
@@ -82,7 +87,8 @@ def budgets_in(tx: Transaction, calendar: Calendar, *, with_users: bool = True) 
 
 
 def _in_periods(tx: Transaction, day: str, month: str, with_users: bool) -> list[Row]:
-    return tx.fetch_all("balances_in_periods", day=day, month=month, beyond="run;" if with_users else "user;")
+    rows = tx.fetch_all("balances_in_periods", day=day, month=month)
+    return rows + tx.fetch_all("balances_of_users", day=day, month=month, limit=USERS_SHOWN) if with_users else rows
 
 
 def _by_use(budget: Budget) -> tuple[bool, float, str, str]:

@@ -13,6 +13,7 @@ from pilothouse.domain.calendars import Calendar
 from pilothouse.domain.costs import Compared, CostLine, Figure, Place, compare, share_of, spread
 from pilothouse.domain.limits import Amounts, Unit, show_amount
 from pilothouse.domain.prices import Usage
+from pilothouse.errors import FieldError, InvalidInput
 from pilothouse.store.database import Database, Row, Transaction
 
 PAGE = 500
@@ -34,7 +35,13 @@ class Span(NamedTuple):
 async def report(
     db: Database, by: str, calendar: Calendar, *, span: Span | None = None, tenant: str | None = None
 ) -> tuple[Span, list[CostLine]]:
-    """What was used on some days (this month's unless given), by `by`, one of GROUPS; the dearest first."""
+    """What was used on some days (this month's unless given), by `by`, one of GROUPS; the dearest first.
+
+    Raises InvalidInput where the last day is before the first.
+    """
+    if span is not None and span.last < span.first:
+        told = f"the first day, {span.first}, is after the last, {span.last}"
+        raise InvalidInput(told, [FieldError("from", told)])
     return await db.read(lambda tx: _report(tx, by, span or this_month(tx, calendar), tenant))
 
 

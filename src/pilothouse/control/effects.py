@@ -233,6 +233,11 @@ def advice(tx: Transaction, run_id: str, signal: str) -> str | None:
     return None
 
 
+def unknown_of(tx: Transaction, run_id: str) -> list[Row]:
+    """The effects of a run of which nobody knows whether they took place."""
+    return [row for row in tx.fetch_all("effects_of_run", run_id=run_id) if row["state"] == "unknown"]
+
+
 def resolve_command(effect_id: str) -> str:
     return f"pilothouse effects resolve {effect_id} --happened | --did-not-happen --note …"
 

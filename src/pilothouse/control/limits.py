@@ -59,15 +59,32 @@ async def set_limit(db: Database, limit: Limit, *, principal: str, reason: str =
 
     Raises InvalidInput that names what does not fit.
     """
+    _expect_sense(limit)
+    before = await db.transaction(lambda tx: set_in(tx, limit, principal=principal, reason=reason))
+    db.notify(runs.WAKE_RUNS)
+    return before
+
+
+async def raise_limit(db: Database, limit: Limit, *, principal: str, reason: str = "") -> None:
+    """Sets a limit, unless it was set higher, or lifted, meanwhile. Raises InvalidInput."""
+    _expect_sense(limit)
+
+    def work(tx: Transaction) -> None:
+        tx.send("lock_limits_alone")
+        now = tx.fetch_one("limit_by_key", scope=limit.scope, period=limit.period, unit=limit.unit)
+        if now is None or (now["amount"] is not None and now["amount"] < (limit.amount or 0)):
+            set_in(tx, limit, principal=principal, reason=reason)
+
+    await db.transaction(work)
+    db.notify(runs.WAKE_RUNS)
+
+
+def _expect_sense(limit: Limit) -> None:
     try:
         parse_scope(limit.scope)
         check_limit(limit)
     except ValueError as error:
         raise InvalidInput(str(error), [FieldError("scope", str(error))]) from error
-
-    before = await db.transaction(lambda tx: set_in(tx, limit, principal=principal, reason=reason))
-    db.notify(runs.WAKE_RUNS)
-    return before
 
 
 def set_in(tx: Transaction, limit: Limit, *, principal: str, reason: str = "") -> Row | None:

@@ -19,7 +19,8 @@ Text = Literal["input", "output", "error", "request", "result"]
 
 
 async def look(db: Database, run_id: str, *, tenant: str | None) -> dict[str, Any]:
-    """The run with its attempts, steps by key, model calls, family, signals, waits, log and records.
+    """The run with its attempts, steps by key, model calls, family, signals, waits (also the limits that it waits for),
+    log and records.
 
     Requests and results of steps are JSON texts, cut where they are long. Raises NotFound, also where the run is not
     of `tenant`; None: any.
@@ -38,6 +39,7 @@ def _look(tx: Transaction, run_id: str, tenant: str | None) -> dict[str, Any]:
         "model_calls": [view(row) for row in model_calls],
         "signals": [view(row) for row in tx.fetch_all("signals_of_run", run_id=run_id)],
         "waits": tx.fetch_all("waits_of_run", run_id=run_id),
+        "without_room": run_budgets.waited_for(tx, run),
         "budget": run_budgets.summary(tx, run_id),
         "family": [run_view(row) for row in tx.fetch_all("family_of_run", root_id=run["root_id"], limit=FAMILY_SHOWN)],
         "logs": [view(row) for row in tx.fetch_all("logs_of_run", run_id=run_id, after=0, limit=LOGS_SHOWN)],

@@ -68,7 +68,7 @@ def _why(tx: Transaction, run_id: str) -> dict[str, Any]:
         case RunState.RUNNING | "cancelling":
             reasons, advice = _why_running(tx, run, state)
         case RunState.FAILED:
-            reasons, advice = _why_failed(run)
+            reasons, advice = _why_failed(tx, run)
         case _:
             reasons, advice = [f"it {state} at {isoformat(run['finished_at'])}"], "nothing to do"
     return {"run": run_id, "state": state, "reasons": reasons, "next": advice}
@@ -231,11 +231,16 @@ def _why_running(tx: Transaction, run: Row, state: str) -> tuple[list[str], str]
     return reasons, "follow it: `pilothouse runs watch " + str(run["id"]) + "`"
 
 
-def _why_failed(run: Row) -> tuple[list[str], str]:
+def _why_failed(tx: Transaction, run: Row) -> tuple[list[str], str]:
     error = view(run)["error"] or {}
     reasons = [f"{error.get('type', 'an error')}: {error.get('message', '')}"]
     if error.get("step"):
         reasons.append(f"the failing step is {error['step']!r}")
     if run["dismissed_at"] is not None:
         return reasons, "nothing to do: it was dismissed"
-    return reasons, f"fix the cause, then `pilothouse dead redrive {run['id']}`"
+    redrive = f"`pilothouse dead redrive {run['id']}`"
+    open_effects = effects.unknown_of(tx, run["id"])
+    if not open_effects:
+        return reasons, f"fix the cause, then {redrive}"
+    reasons += [f"nobody knows whether the call of tool {row['tool']!r} took place" for row in open_effects]
+    return reasons, f"find out, then say so: `{effects.resolve_command(open_effects[0]['id'])}`; then {redrive}"

@@ -111,6 +111,18 @@ class Hit(NamedTuple):
     reserved: int
     wanted: int
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the limit is one that the run has for itself."""
+        return self.account.startswith(RUN)
+
+    @property
+    def kind(self) -> Period:
+        """What the limit is per."""
+        if self.period == Period.RUN:
+            return Period.RUN
+        return Period.MONTH if len(self.period) == len("2026-11") else Period.DAY
+
 
 _AMOUNT = r"(\$[\d,]+\.\d+|[\d,]+ [a-z]+)"
 _HIT = re.compile(
@@ -143,6 +155,29 @@ def read_reached(text: str) -> Hit | None:
     return None if unit is None else Hit(account, period or Period.RUN, unit, *(_read_amount(each) for each in amounts))
 
 
+_PART = r"\$?[\d,.]+(?: [a-z]+)?"
+_TOLD = re.compile(
+    rf"""the limit of (?P<account>(?:(?!the limit of )[^"<>\n])+?)(?: for \d{{4}}-\d\d(?:-\d\d)?)? is {_PART}"""
+    rf"(?:: {_PART}(?: spent)?(?:, {_PART}(?: reserved)?(?:, and {_PART}(?: wanted)?)?)?)?"
+)
+_MORE = re.compile(r"""give more: `?pilothouse budget [^`"<\n]*`?""")
+
+
+def hide_shared(text: str, tenant: str) -> str:
+    """A text, maybe a whole page, without what others have used: figures of limits that are neither a run's own nor the
+    tenant's, also where the text was cut short.
+    """
+
+    def told(found: re.Match[str]) -> str:
+        account = found["account"]
+        is_own = account.startswith(RUN) or account == f"tenant:{tenant}"
+        return found[0] if is_own else "a limit that is shared with others has no room"
+
+    if "the limit of " not in text and "give more: " not in text:
+        return text
+    return _MORE.sub("ask who runs the platform for more", _TOLD.sub(told, text))
+
+
 def _unit_of(amount: str) -> Unit | None:
     if amount.startswith("$"):
         return Unit.MICROUSD
@@ -158,15 +193,18 @@ def _read_amount(text: str) -> int:
 
 def command_for(hit: Hit) -> str:
     """The command that makes room for what was wanted and about as much again."""
-    option = OPTIONS[hit.unit]
-    if hit.account.startswith(RUN):
-        extra = _rounded_up(_step(hit), hit.unit)
-        return (
-            f"pilothouse budget grant {shlex.quote(hit.account.removeprefix(RUN))} --{option} {plain(extra, hit.unit)}"
-        )
-    amount = plain(_rounded_up(hit.settled + hit.reserved + _step(hit), hit.unit), hit.unit)
-    per = Period.MONTH if len(hit.period) == len("2026-11") else Period.DAY
-    return f"pilothouse budget set {shlex.quote(hit.account)} --{option} {amount} --per {per}"
+    option, amount = OPTIONS[hit.unit], plain(room_for(hit), hit.unit)
+    if hit.is_own:
+        return f"pilothouse budget grant {shlex.quote(hit.account.removeprefix(RUN))} --{option} {amount}"
+    return f"pilothouse budget set {shlex.quote(hit.account)} --{option} {amount} --per {hit.kind}"
+
+
+def room_for(hit: Hit) -> int:
+    """What makes room for what was wanted and about as much again: how much more to grant where the limit is the run's
+    own, what to set the limit to where others share it.
+    """
+    used = 0 if hit.is_own else hit.settled + hit.reserved
+    return _rounded_up(used + _step(hit), hit.unit)
 
 
 def _step(hit: Hit) -> int:

@@ -21,6 +21,8 @@ TITLES: Mapping[str, tuple[str, ...]] = {
         "input_tokens",
         "usage_input_tokens_no_cache+usage_input_tokens_cache_write_5m+usage_input_tokens_cache_write_1h"
         "+usage_input_tokens_cache_read",
+        "usage_input_tokens_no_cache+usage_input_tokens_cache_write+usage_input_tokens_cache_read",
+        "usage_input_tokens_no_cache",
         "prompt_tokens",
         "n_context_tokens_total",
     ),
@@ -28,6 +30,8 @@ TITLES: Mapping[str, tuple[str, ...]] = {
     "cost": ("amount_value", "cost_usd", "cost", "amount", "amount_usd", "usd"),
 }
 """The names of columns in the exports that are known, and common ones; several with + between them are added up."""
+
+NO_MODEL = "no model"
 
 PROVIDERS: Mapping[str, str] = {"amount_value": "openai", "num_model_requests": "openai", "usage_date_utc": "anthropic"}
 """Columns that only one provider's exports have."""
@@ -68,7 +72,7 @@ def _read(reader: csv.DictReader[str], mapping: Mapping[str, str]) -> Export:
     columns = _find_columns(titles, mapping)
     reader.fieldnames = titles
     provider = next((PROVIDERS[title] for title in titles if title in PROVIDERS), None)
-    figures = total_by_place(_rows(reader, columns))
+    figures = total_by_place(_with_models(list(_rows(reader, columns))))
     named = {field: column for field, column in columns._asdict().items() if column}
     return Export(provider, figures, named)
 
@@ -111,6 +115,14 @@ def _rows(reader: csv.DictReader[str], columns: _Columns) -> Iterator[tuple[str,
         counted = None if all(count is None for count in tokens) else int(sum(count or 0 for count in tokens))
         microusd = None if cost is None else round(cost * MICROUSD)
         yield _day(values.get(columns.day, ""), reader.line_num), model, Figure(microusd, counted)
+
+
+def _with_models(rows: Sequence[tuple[str, str, Figure]]) -> list[tuple[str, str, Figure]]:
+    """A file without models speaks of all together. In one with models a row without is about something else, such as
+    searches of the web: as all together it would be compared with everything, and booked a second time.
+    """
+    has_models = any(model for _, model, _ in rows)
+    return [(day, model or (NO_MODEL if has_models else ""), figure) for day, model, figure in rows]
 
 
 def _model(text: str) -> str:

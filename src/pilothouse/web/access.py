@@ -23,6 +23,7 @@ from pilothouse.domain.approvals import Decider
 from pilothouse.domain.keys import KeyRole, includes
 from pilothouse.errors import NotFound, StoreError
 from pilothouse.web.auth import LOCAL_PRINCIPAL, READING, foreign_origin, is_loopback, local_refusal
+from pilothouse.web.own_figures import OwnFigures, unpacked
 from pilothouse.web.problems import Problem, problem_of
 
 COOKIE_MARK = "\0"
@@ -143,10 +144,13 @@ class Access:
             await self._app(scope, receive, send)
             return
         problem = await self._refusal(scope)
-        if problem is None:
+        tenant = scope["pilothouse.caller"].tenant
+        if problem is not None:
+            await self._answer(scope, problem)(scope, receive, send)
+        elif tenant is None:
             await self._app(scope, receive, send)
         else:
-            await self._answer(scope, problem)(scope, receive, send)
+            await self._app(unpacked(scope), receive, OwnFigures(send, tenant))
 
     def _answer(self, scope: Scope, problem: Problem) -> Response:
         """A page says no as a page, and leads whom it does not know to the one where people sign in."""

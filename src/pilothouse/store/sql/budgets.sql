@@ -1,8 +1,18 @@
 -- name: balances_in_periods
--- What every account but the runs' own has used in a day and a month; those between run: and `beyond` are left out.
+-- What every account but those of single runs and of users has used in a day and a month.
 SELECT balances.* FROM balances
-WHERE (balances.account < 'run:' OR balances.account >= CAST(:beyond AS TEXT))
+WHERE (balances.account < 'run:' OR (balances.account >= 'run;' AND balances.account < 'user:')
+        OR balances.account >= 'user;')
     AND (balances.period = :day OR balances.period = :month)
+
+-- name: balances_of_users
+-- The users who have used the most in a day and a month.
+SELECT balances.* FROM balances
+WHERE balances.account >= 'user:' AND balances.account < 'user;'
+    AND (balances.period = :day OR balances.period = :month)
+ORDER BY balances.settled_tokens + balances.reserved_tokens DESC,
+    balances.settled_microusd + balances.reserved_microusd DESC, balances.account, balances.period
+LIMIT :limit
 
 -- name: balances_of_live_runs
 -- Those that have used the most money first, of those that run and the newest that wait.

@@ -19,6 +19,7 @@ from pilothouse.control.waterfall import waterfall_of
 from pilothouse.errors import FieldError, InvalidInput, NotFound, Refused
 from pilothouse.web.access import Caller, caller_of
 from pilothouse.web.backend import Backend, BackendOf
+from pilothouse.web.pages import run_room
 from pilothouse.web.pages.forms import FormOf
 from pilothouse.web.pages.run_spans import drawn, time_parts
 from pilothouse.web.pages.run_steps import Texts, error_of, shown_steps
@@ -80,6 +81,7 @@ async def _page(
         family_limit=run_pages.FAMILY_SHOWN,
         approvals_wanted=[wait["name"] for wait in found["waits"] if wait["kind"] == "approval"],
         signals_wanted=[wait["name"] for wait in found["waits"] if wait["kind"] == "signal"],
+        room_wanted=run_room.offers(found["without_room"]) if caller.tenant is None else (),
         can=_can(run),
         commands=_commands(run, found["waits"]),
         pace=2000 if run["state"] in ("running", "cancelling") else None,
@@ -105,6 +107,8 @@ async def _act(backend: Backend, caller: Caller, id: str, form: Mapping[str, str
     action, reason = form.get("do", ""), form.get("reason", "").strip()[:2000]
     if action == "signal":
         return await _signal(backend, caller, id, form)
+    if action == "room":
+        return await run_room.make(backend, caller, id, form)
     if action == "redrive":
         begin = form.get("from", "failure")
         step = begin.removeprefix("step:") if begin.startswith("step:") else None
