@@ -31,6 +31,7 @@ PAGES = (
     "/settings",
 )
 PHONE: ViewportSize = {"width": 390, "height": 844}
+FITS = "cards => [...document.querySelectorAll(cards)].every(card => card.scrollWidth <= card.clientWidth)"
 
 
 def test_the_overview_follows_what_happens_and_outlives_its_server(page: Page, site: Site) -> None:
@@ -84,6 +85,18 @@ def test_a_viewer_whose_clock_is_wrong_is_told_the_right_ages(page: Page, site: 
     assert not [age for age in ages.all_inner_texts() if re.search(r"[34] h", age)]
 
 
+def test_instants_are_typed_in_the_viewers_zone(page: Page) -> None:
+    zone = page.context.new_cdp_session(page)
+    zone.send("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Tokyo"})
+    page.goto("/runs?from=2026-01-31T09:00")
+    begin = page.get_by_label("From your time")
+    expect(begin).to_have_value("2026-01-31T18:00")
+    begin.fill("2026-02-01T00:30")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**from=2026-01-31T15%3A30")
+    expect(begin).to_have_value("2026-02-01T00:30")
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_fits_a_phone_and_has_no_serious_barrier(page: Page, path: str) -> None:
     for scheme in ("light", "dark"):
@@ -96,3 +109,4 @@ def test_every_page_fits_a_phone_and_has_no_serious_barrier(page: Page, path: st
         assert not serious, [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in serious]
     page.set_viewport_size(PHONE)
     page.wait_for_function(f"document.documentElement.scrollWidth <= {PHONE['width']}")
+    page.wait_for_function(FITS, arg=".scroll")

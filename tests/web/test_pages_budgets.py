@@ -36,8 +36,8 @@ async def test_the_tightest_limit_stands_first(api: httpx2.AsyncClient, db: Data
     page = text_of(await api.get(PAGE))
 
     assert "1 with little or nothing left The tightest is agent:hello" in page
-    assert page.index("agent:hello 20") < page.index("global 20")
-    assert "95.0% $0.95 $0.00 $0.05 $1.00" in page
+    assert page.index("agent:hello dollars") < page.index("global dollars")
+    assert "95.0% $0.05 of $1.00 free $0.95 $0.00 $0.05 $1.00" in page
 
 
 async def test_a_limit_is_set_and_lifted(api: httpx2.AsyncClient, db: Database, worker: FakeWorker) -> None:

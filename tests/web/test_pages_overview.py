@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from pilothouse.control import history
+from pilothouse.control import history, leases
 from pilothouse.store.database import Database
 from tests.web.browsing import MARKUP, text_of
 from tests.web.platform import FakeWorker
@@ -66,6 +66,19 @@ async def test_lanes_come_first_then_agents_with_their_day(
     assert text.index("Lanes") < text.index("Of its daily limit") < text.index("Latest runs")
 
 
+async def test_all_is_well_only_while_nothing_is_stopped(
+    api: httpx2.AsyncClient, db: Database, worker: FakeWorker
+) -> None:
+    assert await leases.hold(db, "janitor", "test", lease_us=60_000_000)  # as a scheduler does
+    assert "All is well" in text_of(await api.get("/"))
+    await api.post("/api/v1/switches", json={"scope": "agent:hello", "reason": "it shouts"})
+
+    text = text_of(await api.get("/"))
+
+    assert "All is well" not in text
+    assert re.search("needs a look .* Stopped: agent:hello .* it shouts", text)
+
+
 async def test_what_failed_is_text(api: httpx2.AsyncClient, worker: FakeWorker) -> None:
     await submit(api)
     await worker.fail(await worker.claim_one(), MARKUP)
@@ -76,18 +89,22 @@ async def test_what_failed_is_text(api: httpx2.AsyncClient, worker: FakeWorker) 
     assert MARKUP in text_of(page)
 
 
-async def test_the_page_and_all_it_loads_weigh_little(api: httpx2.AsyncClient, worker: FakeWorker) -> None:
+async def test_the_page_and_all_it_loads_weigh_little_and_travel_once(
+    api: httpx2.AsyncClient, worker: FakeWorker
+) -> None:
     await submit(api, 20)
     page = await api.get("/")
     loaded = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text))
-    assert any(name.endswith("app.js") for name in loaded)
-    scripts = [(await api.get(name)).text for name in loaded if name.endswith("app.js")]
-    loaded |= {f"/static/x/{name}" for name in re.findall(r'from "\./([\w.]+)"', scripts[0])}
+    (script,) = (name for name in loaded if name.endswith("/app.js"))
+    imports = re.findall(r'from "\./([\w.]+)"', (await api.get(script)).text)
+    loaded |= {script.replace("app.js", name) for name in imports}
 
     octets = len(gzip.compress(page.content, 5))
     for name in loaded:
         answer = await api.get(name, headers={"Accept-Encoding": "gzip"})
         assert answer.status_code == 200
+        assert "immutable" in answer.headers["Cache-Control"], name
         octets += len(gzip.compress(answer.content, 9))
 
+    assert imports
     assert octets < MOST_BYTES

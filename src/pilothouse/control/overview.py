@@ -68,7 +68,8 @@ class AgentDay:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Today by agent, the last hour minute by minute, and the latest approvals that wait, at most a hundred and one.
+    """Today by agent, the last hour minute by minute, and the approvals that wait, those with the nearest
+    deadline, at most a hundred and one.
 
     `ended` are the runs that ended in the minute before each of the `instants`, `depth` those that were there at it, by
     state; an instant before the history began is in neither.

@@ -24,9 +24,10 @@ GROUP BY points.label, points.at
 ORDER BY points.at, points.label
 
 -- name: pending_titles
--- The latest approvals that wait for a person.
-SELECT id, title, agent, risk, deadline_at, requested_at FROM approvals
-WHERE state = 'pending' ORDER BY id DESC LIMIT :limit
+-- The approvals that wait for a person, the nearest deadline first.
+SELECT id, title, agent, substr(recommendation, 1, 200) AS recommendation, risk, cost_microusd, deadline_at, requested_at
+FROM approvals
+WHERE state = 'pending' ORDER BY coalesce(deadline_at, 999999999999999999), id LIMIT :limit
 
 -- name: latest_runs
 SELECT id, tenant, agent, lane, priority, state, available_at, attempt, failures, losses, max_attempts, parent_id,

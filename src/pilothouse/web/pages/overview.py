@@ -28,6 +28,7 @@ ITEMS_SHOWN = 5
 RUNS_SHOWN = 10
 STATES = ("queued", "running", "waiting")
 TITLES = {"ready": "All is well", "degraded": "It works, with a limp", "not_ready": "It takes no runs"}
+WATCHED = "It works, and needs a look"
 ENDINGS = (("succeeded", "green"), ("failed", "red"), ("cancelled", "amber"))
 DEPTHS = (("queued", "violet"), ("running", "blue"))
 
@@ -43,7 +44,7 @@ async def show_overview(request: Request, backend: BackendOf) -> Response:
     return show(
         request,
         "overview.html",
-        verdict=await _verdict(backend),
+        verdict=await _verdict(backend, facts),
         switches=facts["switches"],
         totals=_totals(seen, past, workers),
         alerts=facts["alerts"] | {"count": sum(facts["alerts"]["firing"].values())},
@@ -60,12 +61,16 @@ async def show_overview(request: Request, backend: BackendOf) -> Response:
     )
 
 
-async def _verdict(backend: Backend) -> dict[str, str]:
+async def _verdict(backend: Backend, facts: Mapping[str, Any]) -> dict[str, str]:
+    """The worst of what is checked; and where nothing fails, whether something is stopped or fires all the same."""
     checks = await readiness.readiness(backend.db, backend.settings, backend.redis)
     state = worst(checks)
-    reasons = [check.detail for check in checks.values() if check.status != "ready"]
-    text = wording.sentence("; ".join(reasons)) if reasons else "Every check passes."
-    return {"state": state, "title": TITLES[state], "text": text}
+    if state != "ready":
+        reasons = [check.detail for check in checks.values() if check.status != "ready"]
+        return {"state": state, "title": TITLES[state], "text": wording.sentence("; ".join(reasons))}
+    if facts["switches"] or any(facts["alerts"]["firing"].values()):
+        return {"state": "degraded", "title": WATCHED, "text": "Every check passes; the rest is below."}
+    return {"state": state, "title": TITLES[state], "text": "Every check passes."}
 
 
 def _approvals(past: Past) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def _approvals(past: Past) -> dict[str, Any]:
     return {
         "count": min(len(past.approvals), most),
         "has_more": len(past.approvals) > most,
-        "latest": [view(row) for row in past.approvals[:ITEMS_SHOWN]],
+        "nearest": [view(row) for row in past.approvals[:ITEMS_SHOWN]],
     }
 
 

@@ -1,7 +1,7 @@
 // What makes pages live: times in the viewer's zone, news from the server, buttons that ask first. Pages work without.
 import { drawCharts } from "./charts.js";
 import { followEdits } from "./edits.js";
-import { showTimes } from "./times.js";
+import { localizeFields, showTimes } from "./times.js";
 import { follow } from "./live.js";
 
 function dress(root) {
@@ -66,5 +66,6 @@ document.addEventListener("keydown", (event) => {
 });
 
 dress(document);
+localizeFields();
 followEdits();
 follow(dress);

@@ -32,3 +32,18 @@ export function showTimes(root) {
   }
 }
 setInterval(() => showTimes(document), 5000);
+
+// Fields for an instant, which the server writes and reads in UTC: the viewer's zone is typed there too.
+const local = (instant) => new Date(instant - instant.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+const fieldsOf = (root) => root.querySelectorAll("input[type=datetime-local]");
+
+export function localizeFields() {
+  for (const field of fieldsOf(document)) {
+    if (field.value && field.value === field.defaultValue) field.value = local(new Date(`${field.value}Z`));
+    for (const label of field.labels) label.querySelector("[data-zone]").textContent = "your time";
+  }
+  document.addEventListener("formdata", (event) => {
+    for (const field of fieldsOf(event.target))
+      if (field.value && !field.disabled) event.formData.set(field.name, new Date(field.value).toISOString().slice(0, 16));
+  });
+}
