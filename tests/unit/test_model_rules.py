@@ -83,13 +83,13 @@ def test_a_cost_is_exact_and_rounded_up(usage: Usage, input_usd: float, output_u
 
     exact = Decimal(str(input_usd)) * usage.total_input + Decimal(str(output_usd)) * usage.total_output
 
-    assert exact <= price.cost_microusd(usage) < exact + 1
+    assert exact <= price.rates.cost_microusd(usage) < exact + 1
 
 
 def test_each_class_has_its_own_price() -> None:
     price = Price(1, 10, cache_read_usd=0.1, cache_write_usd=1.25, reasoning_usd=20)
 
-    assert price.cost_microusd(Usage(1000, 1000, 1000, 1000, 1000)) == 1000 + 100 + 1250 + 10_000 + 20_000
+    assert price.rates.cost_microusd(Usage(1000, 1000, 1000, 1000, 1000)) == 1000 + 100 + 1250 + 10_000 + 20_000
     with pytest.raises(ValueError, match="input_usd is -1"):
         Price(-1, 0)
 

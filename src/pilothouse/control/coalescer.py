@@ -27,10 +27,14 @@ class Coalescer(Generic[Item, Answer]):
         self._flushes: set[asyncio.Task[None]] = set()
 
     async def ask(self, item: Item) -> Answer:
+        return await self.put(item)
+
+    def put(self, item: Item) -> asyncio.Future[Answer]:
+        """The answer to be. It comes whether or not anybody waits for it."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._start_flush()
-        return await future
+        return future
 
     async def close(self) -> None:
         """Waits until everything that was asked is answered."""

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from pilothouse.control.coalescer import Coalescer
 from pilothouse.control.instants import now
 from pilothouse.domain.budgets import tell_reached
-from pilothouse.domain.calendars import UTC_CALENDAR, Calendar
+from pilothouse.domain.calendars import UTC_CALENDAR, Calendar, month_of
 from pilothouse.domain.limits import (
     COUNTED,
     EACH,
@@ -114,10 +114,13 @@ class Batch:
         self._adjustments = adjustments
         self._calendar = calendar
         self._own = own or {}
-        tx.send("lock_limits")
+        self._is_alone = tx.dialect == "sqlite"  # with the whole file, so that there is nothing to lock
+        if not self._is_alone:
+            tx.send("lock_limits")
         self._held = _reservations(tx, charges)
         self._now, self._epoch, limits, held_runs = _in_force(tx, holds)
-        self._day, self._month = calendar.day(self._now), calendar.month(self._now)
+        self._day = calendar.day(self._now)
+        self._month = month_of(self._day)
         fenced = [hold for hold in holds if (hold.payer.run_id, hold.attempt) in held_runs]
         self._dues = {hold.id: dues_of(hold.payer, limits, self._day, self._month) for hold in fenced}
         self._balances = self._lock(holds)
@@ -130,6 +133,8 @@ class Batch:
 
         Those that a limit asks for are opened first: who opens one while he holds others may meet somebody in a circle.
         """
+        if self._is_alone and not holds:
+            return None
         pockets = {p for hold in holds for p in pockets_of(hold.payer, self._day, self._month)}
         pockets |= {p for row in self._held.values() for p in pockets_of(payer_of(row), row["day"], row["month"])}
         pockets |= {p for each in self._adjustments for p in pockets_of(each.payer, each.day, each.month)}
@@ -202,9 +207,11 @@ class Batch:
 
     def _changes(self, entries: Sequence[_Entry]) -> list[Row]:
         """What the entries add to balances, a row for each; those that there are not stay away."""
-        pockets = {p for entry in entries for p in pockets_of(entry.payer, entry.day, entry.month)}
-        sums = {pocket: Balance() for pocket in pockets if self._balances is None or pocket in self._balances}
-        _add(sums, entries)
+        sums: dict[Pocket, Balance] = {}
+        for entry in entries:
+            for pocket in pockets_of(entry.payer, entry.day, entry.month):
+                if self._balances is None or pocket in self._balances:
+                    sums[pocket] = sums[pocket].plus(entry.change) if pocket in sums else entry.change
         return [pocket._asdict() | _columns(change) for pocket, change in sums.items()]
 
     def _told(self, refusal: Refusal) -> LimitReached:
@@ -242,7 +249,7 @@ class Ledger:
         Raises LimitReached, LeaseLost where the attempt does not hold its run any more. A caller that is cancelled
         meanwhile makes no call, so what was reserved for it is given back.
         """
-        asking = asyncio.ensure_future(self._booking.ask(hold))
+        asking = self._booking.put(hold)
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -424,8 +431,15 @@ def balance_of(row: Row) -> Balance:
 
 
 def _columns(balance: Balance) -> Row:
-    settled = {f"settled_{name}": amount for name, amount in balance.settled._asdict().items()}
-    return settled | {f"reserved_{name}": amount for name, amount in balance.reserved._asdict().items()}
+    settled, reserved = balance
+    return {
+        "settled_microusd": settled.microusd,
+        "settled_tokens": settled.tokens,
+        "settled_actions": settled.actions,
+        "reserved_microusd": reserved.microusd,
+        "reserved_tokens": reserved.tokens,
+        "reserved_actions": reserved.actions,
+    }
 
 
 def _name(pocket: Pocket) -> str:

@@ -25,11 +25,11 @@ class Calendar:
 
     def day(self, at: int) -> str:
         """Such as 2026-11-21."""
-        return self._local(at).strftime("%Y-%m-%d")
+        return self._local(at).date().isoformat()
 
     def month(self, at: int) -> str:
         """Such as 2026-11."""
-        return self._local(at).strftime("%Y-%m")
+        return month_of(self.day(at))
 
     def next_day(self, at: int) -> int:
         """The instant at which the next day begins."""
@@ -53,6 +53,11 @@ class Calendar:
     def _midnight(self, day: date) -> int:
         instant = datetime.combine(day, time.min, tzinfo=_zone(self.timezone))
         return (instant.astimezone(UTC) - EPOCH) // MICROSECOND
+
+
+def month_of(day: str) -> str:
+    """2026-11 of 2026-11-21."""
+    return day[: len("2026-11")]
 
 
 @lru_cache(maxsize=16)

@@ -166,12 +166,15 @@ Limits = Mapping[tuple[str, Period, Unit], Limit]
 
 def dues_of(payer: Payer, limits: Limits, day: str, month: str) -> list[Due]:
     """What applies to this payer; of several limits for a pocket and a unit the closest one."""
-    dues = []
+    limited, dues = {scope for scope, _, _ in limits}, list[Due]()
     run = Pocket(f"run:{payer.run_id}", Period.RUN)
-    dues += list(_closest(run, Period.RUN, run_scopes(payer.run_id, payer.agent), limits))
+    dues += _closest(run, Period.RUN, run_scopes(payer.run_id, payer.agent), limits)
     for account in _accounts(payer):
+        scopes = _scopes(account)
+        if limited.isdisjoint(scopes):
+            continue  # most accounts have no limits
         for period, name in ((Period.DAY, day), (Period.MONTH, month)):
-            dues += list(_closest(Pocket(account, name), period, _scopes(account), limits))
+            dues += _closest(Pocket(account, name), period, scopes, limits)
     return dues
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import mul
 from typing import ClassVar, NamedTuple
 
 
@@ -32,6 +33,17 @@ class Usage(NamedTuple):
         return self.total_input + self.total_output
 
 
+class Rates(NamedTuple):
+    """Micro-dollars of a call, and of a token of each class of its usage."""
+
+    call: Decimal
+    tokens: tuple[Decimal, ...]
+
+    def cost_microusd(self, usage: Usage) -> int:
+        """Rounded up to a whole micro-dollar."""
+        return math.ceil(sum(map(mul, self.tokens, usage), self.call))
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """Dollars per million tokens. Unset: cache reads and writes cost what input costs, reasoning what output costs."""
@@ -50,15 +62,13 @@ class Price:
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}; it must be 0 or more")
 
-    def cost_microusd(self, usage: Usage) -> int:
-        """Micro-dollars, rounded up. A dollar per million tokens is a micro-dollar per token."""
+    @property
+    def rates(self) -> Rates:
+        """A dollar per million tokens is a micro-dollar per token."""
         rates = (self.input_usd, self.cache_read_usd, self.cache_write_usd, self.output_usd, self.reasoning_usd)
         fallbacks = (0.0, self.input_usd, self.input_usd, 0.0, self.output_usd)
-        parts = [
-            Decimal(str(fallback if rate is None else rate)) * count
-            for rate, fallback, count in zip(rates, fallbacks, usage, strict=True)
-        ]
-        return math.ceil(sum(parts))
+        tokens = (fallback if rate is None else rate for rate, fallback in zip(rates, fallbacks, strict=True))
+        return Rates(Decimal(0), tuple(Decimal(str(each)) for each in tokens))
 
     def __str__(self) -> str:
         return f"{self.input_usd:g} in, {self.output_usd:g} out"

@@ -172,8 +172,8 @@ class Gateway:
         settings, tokens = _settings(name, route, prompt)
         passed = Passed(name)
         for id in _models(route, prompt):
-            self._prices.require(id)
             turn = Turn(id, name, route, prompt, settings, tokens, self._clock.now_us())
+            self._prices.require(id, to_datetime(turn.started_at))
             outcome = await self._within_limits(turn, passed)
             if not isinstance(outcome, Fault):
                 response, call = outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,15 +32,24 @@ class Problem(NamedTuple):
     message: str
 
 
+class Form(NamedTuple):
+    """What a type comes to: what validates it, and its schema, in an object around it where it is none itself."""
+
+    adapter: TypeAdapter[Any]
+    schema: Mapping[str, Any]
+    is_wrapped: bool
+
+
 class Output:
     """The wanted type. Text is taken as it is; anything else is validated."""
 
     def __init__(self, type: Any) -> None:
         self.is_text = type is str
-        self._adapter: TypeAdapter[Any] = TypeAdapter(type)
-        schema = {} if self.is_text else self._adapter.json_schema()
-        self._is_wrapped = not self.is_text and schema.get("type") != "object" and "$ref" not in schema
-        self.schema: Mapping[str, Any] = _wrapped(schema) if self._is_wrapped else schema
+        self._form = TEXT if self.is_text else form_of(type)
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        return self._form.schema
 
     def parameters(self, tools: list[ToolDefinition]) -> ModelRequestParameters:
         """What goes to the model beside the messages."""
@@ -77,12 +87,32 @@ class Output:
     def _validate(self, said: Any, text: str) -> Any | Problem:
         if said is None and text:
             return Problem(f"Give the answer by calling {FINAL}, not as text.")
-        inside = said.get(VALUE) if self._is_wrapped and isinstance(said, dict) and VALUE in said else said
+        inside = said.get(VALUE) if self._form.is_wrapped and isinstance(said, dict) and VALUE in said else said
         try:
-            return self._adapter.validate_python(inside)
+            return self._form.adapter.validate_python(inside)
         except ValidationError as error:
             told = [f"{'.'.join(map(str, item['loc'])) or 'answer'}: {item['msg']}" for item in error.errors()]
             return Problem("The answer does not fit: " + "; ".join(told[:ERRORS_TOLD]))
+
+
+def form_of(type: Any) -> Form:
+    """Worked out once for each type, which takes long. What it looks like counts as well: `int | str` equals `str | int`,
+    and has another schema.
+    """
+    try:
+        return _known_form(type, repr(type))
+    except TypeError:  # no hash, such as that of an annotation with a list
+        return _form(type, "")
+
+
+def _form(type: Any, _look: str) -> Form:
+    adapter: TypeAdapter[Any] = TypeAdapter(type)
+    schema = adapter.json_schema()
+    is_wrapped = schema.get("type") != "object" and "$ref" not in schema
+    return Form(adapter, _wrapped(schema) if is_wrapped else schema, is_wrapped)
+
+
+_known_form = lru_cache(maxsize=256)(_form)
 
 
 def _wrapped(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,3 +132,6 @@ def _json_in(text: str) -> Any:
         except ValueError:
             continue
     return None
+
+
+TEXT = Form(TypeAdapter(str), {}, is_wrapped=False)

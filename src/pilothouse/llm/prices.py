@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
 from collections.abc import Mapping
+from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pilothouse.domain.prices import FREE, Price, Usage
+from pilothouse.domain.prices import FREE, Price, Rates, Usage
 from pilothouse.domain.routes import OFFLINE, ModelId
 from pilothouse.errors import UnknownPrice
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from genai_prices.types import ModelPrice, TieredPrices
     from pydantic_ai.usage import RequestUsage
 
 LISTED = "genai-prices"
@@ -22,7 +24,7 @@ OVERRIDDEN = "pilothouse.toml"
 MADE_UP = frozenset({OFFLINE, "test", "function"})
 """Providers whose models are functions: ours, and those of Pydantic AI's own test models."""
 
-LIST_NAMES = {"google": "google"}
+MAX_KEPT = 10_000
 
 
 class Cost(NamedTuple):
@@ -35,30 +37,102 @@ class PriceList:
 
     def __init__(self, overrides: Mapping[str, Price]) -> None:
         self._overrides = dict(overrides)
-        self._known: set[ModelId] = set()
+        self._own: dict[ModelId, tuple[Rates, str] | None] = {}
+        self._listed: dict[int, ListedPrice] = {}
 
-    def require(self, model: ModelId) -> None:
+    def require(self, model: ModelId, at: datetime) -> None:
         """Raises UnknownPrice before any money is spent on a model whose price nobody knows."""
-        if model not in self._known:
-            self.cost(model, Usage(input=1000, output=1000), None)
-            self._known.add(model)
+        self.cost(model, Usage(), at)
 
-    def cost(self, model: ModelId, usage: Usage, at: datetime | None) -> Cost:
-        """What `usage` cost at the instant `at` (None: today), rounded up to a whole micro-dollar."""
-        own = self._override(model)
+    def cost(self, model: ModelId, usage: Usage, at: datetime) -> Cost:
+        """What `usage` cost at the instant `at`, rounded up to a whole micro-dollar."""
+        if model not in self._own:
+            _make_room(self._own)
+            self._own[model] = self._override(model)
+        own = self._own[model]
         if own is not None:
-            return Cost(own.cost_microusd(usage), OVERRIDDEN if own is not FREE else OFFLINE)
-        return Cost(_listed_microusd(model, usage, at), LISTED)
+            rates, source = own
+            return Cost(rates.cost_microusd(usage), source)
+        return Cost(self._find(model, at).cost_microusd(usage), LISTED)
 
-    def _override(self, model: ModelId) -> Price | None:
+    def _override(self, model: ModelId) -> tuple[Rates, str] | None:
         name = str(model)
         if name in self._overrides:
-            return self._overrides[name]
-        fitting = (price for pattern, price in self._overrides.items() if fnmatchcase(name, pattern))
-        return next(fitting, FREE if model.provider in MADE_UP else None)
+            return self._overrides[name].rates, OVERRIDDEN
+        for pattern, price in self._overrides.items():
+            if fnmatchcase(name, pattern):
+                return price.rates, OVERRIDDEN
+        return (FREE.rates, OFFLINE) if model.provider in MADE_UP else None
+
+    def _find(self, model: ModelId, at: datetime) -> ListedPrice:
+        """The list may be exchanged at any time, and holds prices of hours and of days; each is worked out once."""
+        from genai_prices.data_snapshot import get_snapshot
+
+        try:
+            _, found = get_snapshot().find_provider_model(model.name, None, model.provider, None)
+        except LookupError as error:
+            raise UnknownPrice(str(model)) from error
+        price = found.get_prices(at)
+        listed = self._listed.get(id(price))
+        if listed is None:
+            _make_room(self._listed)
+            listed = self._listed[id(price)] = ListedPrice(str(model), price)
+        return listed
 
 
-def _listed_microusd(model: ModelId, usage: Usage, at: datetime | None) -> int:
+def _make_room(kept: dict[Any, Any]) -> None:
+    if len(kept) >= MAX_KEPT:
+        kept.clear()
+
+
+class ListedPrice:
+    """A price of genai-prices. What it comes to per token is asked once for every tier, which is what takes time.
+
+    It keeps the price, so that no other one can get its id.
+    """
+
+    def __init__(self, model: str, price: ModelPrice) -> None:
+        self._model = model
+        self._price = price
+        self._starts = sorted({tier.start for each in _tiered(price).values() for tier in each.tiers})
+        self._rates: dict[int, Rates] = {}
+
+    def cost_microusd(self, usage: Usage) -> int:
+        """Raises UnknownPrice for a price that nobody could reckon with."""
+        place = bisect_left(self._starts, usage.total_input)
+        if place not in self._rates:
+            self._rates[place] = self._rates_with(usage.total_input)
+        return self._rates[place].cost_microusd(usage)
+
+    def _rates_with(self, total_input: int) -> Rates:
+        flat = _flat(self._price, total_input)
+        try:
+            call = _microusd(flat, Usage())
+            ones = (Usage(**{name: 1}) for name in Usage._fields)
+            return Rates(call, tuple(_microusd(flat, one) - call for one in ones))
+        except ValueError as error:
+            raise UnknownPrice(self._model) from error
+
+
+def _tiered(price: ModelPrice) -> dict[str, TieredPrices]:
+    from genai_prices.types import TieredPrices
+
+    return {name: each for name, each in vars(price).items() if isinstance(each, TieredPrices)}
+
+
+def _flat(price: ModelPrice, total_input: int) -> ModelPrice:
+    """The price of questions with so many tokens going in: the tier that they reach holds for all of them."""
+    from genai_prices.types import ModelPrice
+
+    flat = {name: _reached(each, total_input) for name, each in _tiered(price).items()}
+    return ModelPrice(**{**vars(price), **flat}) if flat else price
+
+
+def _reached(tiered: TieredPrices, total_input: int) -> Decimal:
+    return next((tier.price for tier in reversed(tiered.tiers) if total_input > tier.start), tiered.base)
+
+
+def _microusd(price: ModelPrice, usage: Usage) -> Decimal:
     import genai_prices
 
     counted = genai_prices.Usage(
@@ -67,16 +141,7 @@ def _listed_microusd(model: ModelId, usage: Usage, at: datetime | None) -> int:
         cache_write_tokens=usage.cache_write,
         output_tokens=usage.total_output,
     )
-    try:
-        price = genai_prices.calc_price(
-            counted,
-            model_ref=model.name,
-            provider_id=LIST_NAMES.get(model.provider, model.provider),
-            genai_request_timestamp=at,
-        )
-    except (LookupError, ValueError) as error:
-        raise UnknownPrice(str(model)) from error
-    return math.ceil(price.total_price * 1_000_000)
+    return price.calc_price(counted)["total_price"] * 1_000_000
 
 
 def split_usage(usage: RequestUsage) -> Usage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pilothouse.clock import Clock, new_id
+from pilothouse.clock import Clock, new_id, to_datetime
 from pilothouse.control.ledger import Charge, Hold, Ledger
 from pilothouse.domain.limits import NOTHING, Amounts, Payer, Unit
 from pilothouse.domain.prices import Usage
@@ -94,12 +94,13 @@ class Spending:
         """Every token in the class that costs most: nothing read from the provider's cache, all of the answer reasoning
         where that costs more.
         """
+        at = to_datetime(turn.started_at)
         usages = (
             Usage(**{sent: going_in, said: most_out})
             for sent in ("input", "cache_write")
             for said in ("output", "reasoning")
         )
-        return max(self._prices.cost(turn.id, usage, None).microusd for usage in usages)
+        return max(self._prices.cost(turn.id, usage, at).microusd for usage in usages)
 
     def _affordable(self, turn: Turn, going_in: int, most_out: int, error: LimitReached) -> int:
         """The longest answer that the limit has room for, in tokens."""

@@ -48,7 +48,7 @@ class Expected:
 
 def control(name: str, sql: str) -> Statement:
     """A statement of the driver's own, without parameters."""
-    return Statement(name, sql, frozenset(), frozenset(), (), False)
+    return Statement(name, sql, frozenset(), frozenset(), (), False, lambda _: ())
 
 
 ROLLBACK = control("rollback", "ROLLBACK")

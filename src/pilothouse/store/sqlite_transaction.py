@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 
 import orjson
@@ -130,15 +129,18 @@ class SqliteTransaction(Closings):
     ) -> Iterator[tuple[Sequence[str], list[object]]]:
         """The statement's texts and values for as many rows at once as possible: each call lets other threads run."""
         statement.check_rows(rows)
-        names = [name for name in statement.bound if name != "now"]
-        values_of = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
-        tuples = list(map(values_of, rows))
         now = [self._clock.now_us()] if statement.binds_now else []
+        if len(rows) == 1:
+            yield statement.with_rows(1), [*now, *statement.values_of(rows[0])]
+            return
+        tuples = list(map(statement.values_of, rows))
         start = 0
         for size in CHUNKS:
-            while len(tuples) - start >= size:
+            while (left := len(tuples) - start) >= size:
                 yield statement.with_rows(size), [*now, *chain.from_iterable(tuples[start : start + size])]
                 start += size
+            if left == 0:
+                break
 
     def _fail(self, statement: Statement, error: sqlite3.Error) -> StoreError:
         explained = explain(error, f"statement {statement.name[:100]!r}", self._path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from operator import itemgetter
 from typing import Literal, NoReturn
 
 from pilothouse.errors import StoreError
@@ -49,6 +50,8 @@ class Statement:
     columns: frozenset[str]
     bound: tuple[str, ...]
     binds_now: bool
+    values_of: Callable[[Mapping[str, object]], tuple[object, ...]]
+    """A row's values in the order in which SQLite's texts bind them."""
 
     def with_rows(self, count: int) -> tuple[str, ...]:
         """SQLite's texts for this many rows. Their parameters: `now`, if the statement binds it, then the rows'."""
@@ -187,7 +190,14 @@ def _compile_for(dialect: Dialect, name: str, texts: Mapping[Dialect, str], *, b
         raise StoreError(f"statement {name!r} has different @rows columns in its dialects")
     parameters = frozenset[str]().union(*(compiler.scalars for compiler in compiled.values()))
     bound = tuple(compiled[dialect].bound)
-    return Statement(name, sql[dialect], parameters, columns.pop(), bound, "now" in bound)
+    return Statement(name, sql[dialect], parameters, columns.pop(), bound, "now" in bound, _values_of(bound))
+
+
+def _values_of(bound: Sequence[str]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
+    names = [name for name in bound if name != "now"]
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda row: tuple(row[name] for name in names)
 
 
 class _Compiler:
