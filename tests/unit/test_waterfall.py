@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -183,6 +184,28 @@ def test_a_redrive_ends_the_wait_for_people_after_a_failure() -> None:
         "people": 45,
         "code": 50,
     }
+
+
+@pytest.mark.parametrize(
+    ("action", "reason", "kind", "part"),
+    [
+        ("run.released", "its worker was stopped", "queue", "queue"),
+        ("run.released", "given back for switch agent:a (abort), tripped by cli:ada: wrong", "wait", "hold"),
+        ("run.snoozed", "the mailbox is empty", "wait", "timer"),
+    ],
+)
+def test_what_follows_an_attempt_that_was_put_back_is_told_by_why(
+    action: str, reason: str, kind: str, part: str
+) -> None:
+    attempts = [attempt(1, 0, 10, "suspended"), attempt(2, 60, 100, "succeeded")]
+    notes = [{"at": 10, "action": action, "reason": reason, "attempt": 1}]
+    signals = [{"name": "paid", "created_at": 50}]
+
+    found = waterfall(Facts(ended(100), 100, attempts, signals=signals, notes=notes))
+
+    (gap,) = [span for span in found.spans if (span.started_at, span.ended_at) == (10, 60)]
+    assert (gap.kind, reason in (gap.name, gap.detail)) == (kind, True)
+    assert found.where_time_went == {part: 50, "code": 50}
 
 
 def test_an_effect_of_an_ended_attempt_is_unknown_and_has_no_end() -> None:

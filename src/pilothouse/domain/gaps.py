@@ -23,13 +23,15 @@ _PART_OF_WAIT: Mapping[str, GapPart] = {
 }
 _BY_A_PERSON = (".continue", ".happened")
 """Signals that the engine itself waits for: a person sends them."""
+_A_SWITCH = "switch "
+"""In the reason of a release: a switch is tripped, and the run is held until somebody resets it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the store knows of a run, instants in microseconds, errors decoded. `notes` are its audit records of
-    suspensions and redrives, with `at`, `action`, `reason` and `attempt`; effects have `is_under_way`; the result of a
-    timer's step is its instant; `now` is the database's clock.
+    suspensions, releases, snoozes and redrives, with `at`, `action`, `reason` and `attempt`; effects have
+    `is_under_way`; the result of a timer's step is its instant; `now` is the database's clock.
     """
 
     run: Row
@@ -97,6 +99,10 @@ def _between(facts: Facts, before: Row | None, start: int, end: int) -> Iterator
     if before is None:
         yield _queue(start, end)
         return
+    put_back = _put_back(facts, before, start, end)
+    if put_back is not None:
+        yield put_back
+        return
     woke = _last_event(facts, start, end)
     if woke is None and before["state"] == "suspended":
         reason = _reason(facts, before)
@@ -112,6 +118,20 @@ def _between(facts: Facts, before: Row | None, start: int, end: int) -> Iterator
         yield Gap(woke.kind, part, woke.name, start, woke.at, woke.state, detail, woke.id, others)
     if end > woke.at:
         yield _queue(max(start, woke.at), end)
+
+
+def _put_back(facts: Facts, before: Row, start: int, end: int) -> Gap | None:
+    """What follows an attempt that a worker gave back, for a switch or because it stopped, or that snoozed."""
+    for row in facts.notes:
+        reason = row["reason"] or ""
+        match row["action"] if row["attempt"] == before["number"] else None:
+            case "run.snoozed":
+                return Gap("wait", "timer", "snooze", start, end, "ended", detail=reason)
+            case "run.released" if _A_SWITCH in reason:
+                return Gap("wait", "hold", reason, start, end, "ended")
+            case "run.released":
+                return Gap("queue", "queue", "queue", start, end, "ended", detail=reason)
+    return None
 
 
 def _open(facts: Facts, before: Row | None, start: int) -> Iterator[Gap]:

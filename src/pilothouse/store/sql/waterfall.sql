@@ -40,7 +40,8 @@ SELECT run_id, kind, name FROM waits WHERE run_id IN (SELECT item.id FROM @rows(
 
 -- name: wait_notes
 SELECT entity_id AS run_id, at, seq, action, reason, attempt FROM audit
-WHERE entity_id IN (SELECT item.id FROM @rows(id text) AS item) AND action IN ('run.suspended', 'run.redriven')
+WHERE entity_id IN (SELECT item.id FROM @rows(id text) AS item)
+    AND action IN ('run.suspended', 'run.released', 'run.snoozed', 'run.redriven')
 
 -- name: runs_of_period
 -- The newest first. An id begins with the instant of its submit, so a page reads few rows beside its own.
