@@ -73,8 +73,8 @@ def _list(tx: Transaction, calendar: Calendar, with_runs: bool) -> Budgets:
 
 
 def budgets_in(tx: Transaction, calendar: Calendar, *, with_users: bool = True) -> list[Budget]:
-    """Every limit with each account that it is for, without those of single runs; of users those who have used the most,
-    or none.
+    """Every limit with each account that it is for, without those of single runs; of users those who have used the
+    most, or none.
     """
     at = now(tx)
     day, month = calendar.day(at), calendar.month(at)
