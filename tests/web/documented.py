@@ -11,7 +11,7 @@ import httpx2
 import jsonschema_rs
 from fastapi import FastAPI
 
-from pilothouse.config import Settings
+from pilothouse.config import load_settings
 from pilothouse.control.runs import Submitter
 from pilothouse.store.database import open_database
 from pilothouse.web.server import create_server
@@ -23,7 +23,7 @@ BASE_URL = "http://127.0.0.1:8000"
 def documentation() -> dict[str, Any]:
     """Of every server: their routes are the same, and to describe them takes half a second."""
     db = open_database("sqlite:///never-opened.db")
-    return create_server(db, Submitter(db), Settings(), asyncio.Event()).openapi()
+    return create_server(db, Submitter(db), load_settings(), asyncio.Event()).openapi()
 
 
 def documented_client(app: FastAPI) -> httpx2.AsyncClient:
