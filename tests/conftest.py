@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import pytest
+import time_machine
 from hypothesis import settings
 
 from pilothouse.store.database import Database, open_database
@@ -28,6 +31,8 @@ from tests.postgres_server import (
 Result = TypeVar("Result")
 
 RUN_DIRECTORY_VARIABLE = "PILOTHOUSE_TEST_RUN_DIRECTORY"
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+DAY_SECONDS, ENDING_SECONDS = 86_400, 60
 RUN_DIRECTORY = pytest.StashKey[tuple[Path, int]]()
 
 # A busy machine is slow, not wrong; and in CI the same commit must give the same answer twice.
@@ -118,6 +123,20 @@ def database(database_url: str) -> Iterator[Database]:
     db.start()
     yield db
     db.close()
+
+
+@pytest.fixture
+def noon() -> Iterator[None]:
+    """This process's clock goes on from one noon: for tests that move on from there, whatever the day they run on."""
+    with time_machine.travel(NOON):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def one_day() -> None:
+    """No test begins as a day ends: many count what one allows, on the clock of the machine and of its servers."""
+    while DAY_SECONDS - time.time() % DAY_SECONDS < ENDING_SECONDS:
+        time.sleep(0.1)
 
 
 def migrate_at(url: str) -> None:

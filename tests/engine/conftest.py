@@ -20,7 +20,7 @@ Start = Callable[..., Awaitable[TestPlatform]]
 
 
 @pytest.fixture
-async def start() -> AsyncIterator[Start]:
+async def start(noon: None) -> AsyncIterator[Start]:
     """Starts platforms for apps; at the end every one of them must have a whole run log."""
     platforms: list[TestPlatform] = []
     async with AsyncExitStack() as stack:
