@@ -215,14 +215,15 @@ class Pump:
             self._is_asked = True
             asyncio.get_running_loop().call_soon(self._start_cycle)
 
-    def _start_cycle(self) -> None:
+    def _start_cycle(self) -> bool:
+        """Whether there was anything to do for one."""
         self._is_asked = False
         if not self._free:
-            return
+            return False
         demand = self._demand()
         load = self._waiting.take(CYCLE_LIMIT, self._logging)
         if demand is None and load.is_empty:
-            return
+            return False
         self._free -= 1
         if demand is not None:
             self._promised.append(demand)
@@ -230,6 +231,7 @@ class Pump:
         task = asyncio.get_running_loop().create_task(self._run_cycle(load, demand))
         self._cycles[task] = self._db.clock.monotonic()
         task.add_done_callback(self._forget_cycle)
+        return True
 
     def _demand(self) -> Demand | None:
         """What to claim with this cycle: the free slots that no other cycle is filling already."""
@@ -252,8 +254,8 @@ class Pump:
         if demand is not None:
             self._answer_claim(written.claimed, demand)
         self._free += 1
-        self._start_cycle()
-        await asyncio.sleep(0)
+        if self._start_cycle():
+            await asyncio.sleep(0)
         self._owner.start(written.claimed)
         self._answer(load, written)
 

@@ -130,8 +130,7 @@ class Gateway:
         ways, passed = self._ways(prompt, share)
         for name, route in ways:
             try:
-                answer = await self._ask(name, route, prompt, share)
-                return replace(answer, calls=(*passed, *answer.calls))
+                return (await self._ask(name, route, prompt, share)).after(passed)
             except LimitReached as error:
                 refused = _sooner(refused, error)
                 passed += _calls_of(error)
@@ -141,7 +140,7 @@ class Gateway:
         assert refused is not None
         name, route = self._route_of(prompt)
         kept = await self._kept_answer(name, route, prompt) or _raise(refused)
-        return replace(kept, calls=(*passed, *kept.calls))
+        return kept.after(passed)
 
     def _ways(self, prompt: Prompt, share: float) -> tuple[list[tuple[str, Route]], tuple[ModelCall, ...]]:
         """The routes to ask, in their order: with little left only the smaller one, if there is one, and a record of
@@ -208,7 +207,7 @@ class Gateway:
     async def _take(self, turn: Turn, granted: Granted) -> ModelResponse | Fault:
         """What fails before anybody was asked costs nothing; with the store away nobody knows how far it came."""
         try:
-            return await self._turns.take(replace(turn, settings=granted.settings))
+            return await self._turns.take(granted.turn)
         except Exception as error:
             if read_fault(error) is None and not isinstance(error, StoreUnavailable):
                 await self._spending.give_back(granted.hold, "it was not asked")

@@ -96,9 +96,7 @@ class Output:
 
 
 def form_of(type: Any) -> Form:
-    """Worked out once for each type, which takes long. What it looks like counts as well: `int | str` equals
-    `str | int`, and has another schema.
-    """
+    """Worked out once for each type and its look: `int | str` equals `str | int`, and has another schema."""
     try:
         return _known_form(type, repr(type))
     except TypeError:  # no hash, such as that of an annotation with a list

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pilothouse.control.calls import ModelCall
@@ -90,6 +90,10 @@ class Answer:
 
     response: ModelResponse
     calls: tuple[ModelCall, ...]
+
+    def after(self, passed: tuple[ModelCall, ...]) -> Answer:
+        """With what was passed over before."""
+        return replace(self, calls=(*passed, *self.calls)) if passed else self
 
 
 def estimate_tokens(messages: Sequence[ModelMessage]) -> int:

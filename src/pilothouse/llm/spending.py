@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pilothouse.clock import Clock, new_id, to_datetime
@@ -29,7 +30,7 @@ MAX_STANDINGS = 10_000
 class Granted(NamedTuple):
     """A turn that may go out, with the settings that were affordable; why, where its answer was made shorter."""
 
-    settings: ModelSettings
+    turn: Turn
     hold: Hold
     clamped: str | None = None
 
@@ -74,8 +75,9 @@ class Spending:
                 most_out = max(least, min(most_out - 1, fitting))
                 clamped = f"its answer was held to {most_out:,} of {wanted:,} tokens: {error}"
                 continue
-            settings: ModelSettings = {**turn.settings, "max_tokens": most_out}
-            return Granted(settings, hold, clamped)
+            return Granted(
+                turn if most_out == turn.settings.get("max_tokens") else _held_to(turn, most_out), hold, clamped
+            )
 
     async def give_back(self, hold: Hold, reason: str) -> None:
         """The question cost nothing."""
@@ -117,6 +119,11 @@ class Spending:
             else:
                 high = middle - 1
         return low
+
+
+def _held_to(turn: Turn, most_out: int) -> Turn:
+    settings: ModelSettings = {**turn.settings, "max_tokens": most_out}
+    return replace(turn, settings=settings)
 
 
 def _payer(asker: Asker, platform: str | None) -> Payer:

@@ -344,15 +344,21 @@ def argument_type(value: Argument, scope: Scope) -> Type:
 def fill_argument(value: Argument, state: Mapping[str, Any]) -> Any:
     """The argument with the values of the state in it."""
     match value:
-        case str() if "{" not in value:
-            return value
-        case str() if whole := _WHOLE.fullmatch(value):
-            return expression(whole["expression"]).value(state)
         case str():
-            return template(value).render(state)
+            fill = _filler(value)
+            return value if fill is None else fill(state)
         case dict():
             return {key: fill_argument(each, state) for key, each in value.items()}
         case list():
             return [fill_argument(each, state) for each in value]
         case _:
             return value
+
+
+@lru_cache(maxsize=4096)
+def _filler(text: str) -> Callable[[Mapping[str, Any]], Any] | None:
+    """What makes a value of an argument's text; None where it is the value itself."""
+    if "{" not in text:
+        return None
+    whole = _WHOLE.fullmatch(text)
+    return template(text).render if whole is None else expression(whole["expression"]).value

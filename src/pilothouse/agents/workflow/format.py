@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pilothouse.domain.retries import Backoff, RetryPolicy
 
 START, END = "START", "END"
 
@@ -96,6 +99,10 @@ class RetrySpec(Part):
     factor: float = Field(2.0, ge=1)
     limit_seconds: float = Field(30.0, ge=0)
 
+    @cached_property
+    def policy(self) -> RetryPolicy:
+        return RetryPolicy(self.attempts, Backoff(self.first_seconds, self.factor, self.limit_seconds))
+
 
 class NodeSpec(Part):
     """One node: exactly one kind, and what it writes into the state."""
@@ -127,11 +134,11 @@ class NodeSpec(Part):
                 raise ValueError(f"{part} is for tool and python nodes, not for a {self.kind} node")
         return self
 
-    @property
+    @cached_property
     def kind(self) -> str:
         return next(kind for kind in NODE_KINDS if getattr(self, kind) is not None)
 
-    @property
+    @cached_property
     def written(self) -> tuple[str, ...]:
         """The fields that it writes."""
         if self.writes is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,8 @@ from pydantic_core import to_jsonable_python
 
 from pilothouse.agents.workflow.definition import Workflow
 from pilothouse.agents.workflow.expressions import expression, fill_argument, template
-from pilothouse.agents.workflow.format import END, START, MapNode, NodeSpec, RetrySpec
+from pilothouse.agents.workflow.format import END, START, MapNode, NodeSpec
 from pilothouse.agents.workflow.plan import Way
-from pilothouse.domain.retries import Backoff, RetryPolicy
 from pilothouse.engine.context import Context
 from pilothouse.engine.models import ModelOptions
 from pilothouse.engine.tool_calls import ToolStep
@@ -31,7 +30,8 @@ class WorkflowRun:
         self._workflow = workflow
         self._ctx = ctx
         self._state = workflow.initial_state(given)
-        self._visits = Counter[str]()
+        self._visits = dict[str, int]()
+        self._nodes = 0
         self._rounds = Counter[str]()
         self._has_failed = False
 
@@ -42,7 +42,7 @@ class WorkflowRun:
             kept = await self._ctx.recall(name)
             if kept is not None:
                 self._state[name] = kept
-        await self._go(await self._leave(START, END), END)
+        await self._go(START, END)
         for name in memory:
             if name in self._state:
                 await self._ctx.remember(name, self._state[name])
@@ -58,21 +58,28 @@ class WorkflowRun:
                 return {name: self._state.get(name) for name in names}
 
     async def _go(self, node: str, stop: str) -> None:
-        while node not in (stop, END):
+        """From a node, which is left out, to `stop`."""
+        while True:
+            way = self._workflow.plan.ways[node]
+            node = await self._fork(way) if way.is_fork else self._next(node, way)
+            if node in (stop, END):
+                return
             await self._visit(node)
-            node = await self._leave(node, stop)
 
-    async def _leave(self, node: str, stop: str) -> str:
-        """Where a node leads, once the branches of a fork have come together."""
-        way = self._workflow.plan.ways[node]
-        if way.is_fork:
-            await self._together(self._go(target, way.join) for target in way.targets)
-            return way.join
+    async def _fork(self, way: Way) -> str:
+        """Where the branches have come together."""
+        await self._together(self._branch(target, way.join) for target in way.targets)
+        return way.join
+
+    async def _branch(self, node: str, join: str) -> None:
+        if node not in (join, END):
+            await self._visit(node)
+            await self._go(node, join)
+
+    def _next(self, node: str, way: Way) -> str:
         if way.routes:
             return self._route(way)
-        if way.loop is not None:
-            return self._turn(node, way)
-        return way.targets[0]
+        return way.targets[0] if way.loop is None else self._turn(node, way)
 
     async def _together(self, branches: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
         """The results of all. Where one fails, the others end the node that they are at, and begin no other.
@@ -113,10 +120,11 @@ class WorkflowRun:
         if self._has_failed:
             await asyncio.get_running_loop().create_future()
         node, limit = self._workflow.spec.nodes[name], self._workflow.spec.limits.max_nodes
-        self._visits[name] += 1
-        if self._visits.total() > limit:
+        self._visits[name] = visits = self._visits.get(name, 0) + 1
+        self._nodes += 1
+        if self._nodes > limit:
             raise FatalError(f"the run went through {limit} nodes (limits.max_nodes); look for a loop, or raise it")
-        step = name if self._visits[name] == 1 else f"{name}-{self._visits[name]}"
+        step = name if visits == 1 else f"{name}-{visits}"
         result = await self._do_map(step, node.map, name) if node.map else await self._do(step, node, self._state, name)
         self._write(name, node, to_jsonable_python(result))
 
@@ -153,25 +161,24 @@ class WorkflowRun:
         with self._ctx.attempt_state.busy():
             return await self._do_node(step, node, state, name)
 
-    async def _do_node(self, step: str, node: NodeSpec, state: State, name: str) -> Any:
+    def _do_node(self, step: str, node: NodeSpec, state: State, name: str) -> Awaitable[Any]:
         match node.kind:
-            case "model":
-                return await self._ask(step, node, state, name)
-            case "tool":
-                return await self._call_tool(step, node, fill_argument(node.arguments, state))
             case "python":
-                return await self._call_python(step, node, fill_argument(node.arguments, state))
+                return self._call_python(step, node, fill_argument(node.arguments, state))
+            case "model":
+                return self._ask(step, node, state, name)
+            case "tool":
+                return self._call_tool(step, node, fill_argument(node.arguments, state))
             case "agent":
-                child = await self._ctx.start(str(node.agent), fill_argument(node.arguments, state), name=step)
-                return await child.result()
+                return self._call_agent(step, node, fill_argument(node.arguments, state))
             case "approve":
-                return await self._approve(step, node, state)
+                return self._approve(step, node, state)
             case "wait":
                 assert node.wait is not None
-                return await self._ctx.wait_for(node.wait.signal, timeout_seconds=node.wait.timeout_seconds)
+                return self._ctx.wait_for(node.wait.signal, timeout_seconds=node.wait.timeout_seconds)
             case _:
                 assert node.sleep is not None
-                return await self._ctx.sleep(step, **node.sleep.model_dump())
+                return self._ctx.sleep(step, **node.sleep.model_dump())
 
     async def _ask(self, step: str, node: NodeSpec, state: State, name: str) -> Any:
         spec = node.model
@@ -198,14 +205,18 @@ class WorkflowRun:
         tool = await attempt.agent.toolbox.find(str(node.tool))
         if node.retry.attempts > 1 or node.timeout_seconds is not None:
             timeout = node.timeout_seconds or tool.options.timeout_seconds
-            tool = replace(tool, options=replace(tool.options, retry=_retry(node.retry), timeout_seconds=timeout))
+            tool = replace(tool, options=replace(tool.options, retry=node.retry.policy, timeout_seconds=timeout))
         return await ToolStep(attempt, step, tool, "code").run(arguments)
 
-    async def _call_python(self, step: str, node: NodeSpec, arguments: Mapping[str, Any]) -> Any:
+    def _call_python(self, step: str, node: NodeSpec, arguments: Mapping[str, Any]) -> Awaitable[Any]:
         function = self._workflow.functions[str(node.python)]
-        return await self._ctx.step(
-            step, function, retry=_retry(node.retry), timeout_seconds=node.timeout_seconds, **arguments
+        return self._ctx.step(
+            step, function, retry=node.retry.policy, timeout_seconds=node.timeout_seconds, **arguments
         )
+
+    async def _call_agent(self, step: str, node: NodeSpec, arguments: Any) -> Any:
+        child = await self._ctx.start(str(node.agent), arguments, name=step)
+        return await child.result()
 
     async def _approve(self, step: str, node: NodeSpec, state: State) -> Any:
         spec = node.approve
@@ -232,7 +243,3 @@ class WorkflowRun:
         except (ApprovalRejected, RevisionRequested) as error:
             return {"approved": False, "note": error.note}
         return {"approved": True, "note": approved.note}
-
-
-def _retry(spec: RetrySpec) -> RetryPolicy:
-    return RetryPolicy(spec.attempts, Backoff(spec.first_seconds, spec.factor, spec.limit_seconds))
