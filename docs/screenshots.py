@@ -153,10 +153,12 @@ def provider(folder: Path) -> Iterator[dict[str, str]]:
         process.terminate()
 
 
-def picture(page: Page, name: str, path: str, *, height: int = 900) -> None:
+def picture(page: Page, name: str, path: str, *, height: int = 900, opened: str = "") -> None:
     page.set_viewport_size({"width": 1360, "height": height})
     page.goto(path)
     page.wait_for_timeout(800)
+    if opened:
+        page.locator("summary", has_text=opened).first.click()
     page.screenshot(path=IMAGES / f"{name}.png")
     assert (IMAGES / f"{name}.png").stat().st_size < MOST_BYTES, name
 
@@ -171,10 +173,10 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
             page = browser.new_page(base_url=site.url, color_scheme="light", locale="en-GB")
             picture(page, "overview", "/")
-            picture(page, "run", f"/runs/{run_id}")
-            picture(page, "approval", f"/approvals/{approval}")
+            picture(page, "run", f"/runs/{run_id}", opened="classify")
+            picture(page, "approval", f"/approvals/{approval}", height=700)
             dark = browser.new_page(base_url=site.url, color_scheme="dark", locale="en-GB")
-            picture(dark, "runs-dark", "/runs", height=820)
+            picture(dark, "runs-dark", "/runs", height=800)
             browser.close()
         site.stop()
 
