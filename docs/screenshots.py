@@ -133,7 +133,7 @@ def fill(site: Site) -> str:
             site.submit("report", {"parts": 4})
         time.sleep(chance.expovariate(1))
         place += 1
-    decided = next(iter(site.get("/api/v1/approvals")["items"]))
+    decided = next(iter(site.get("/api/v1/approvals?state=pending")["items"]))
     site.command("approvals", "approve", decided["id"])
     until(lambda: site.get(f"/api/v1/runs/{decided['run_id']}")["state"] == "succeeded", "the refund")
     shown = site.submit("triage", {"sender": "ada@example.com", "text": "My lamp arrived broken. What now?"})
@@ -168,7 +168,7 @@ def main() -> None:
         site = Site(Path(folder), AGENTS, SETTINGS, environment)
         site.start()
         run_id = fill(site)
-        approval = site.get("/api/v1/approvals")["items"][0]["id"]
+        approval = site.get("/api/v1/approvals?state=pending")["items"][0]["id"]
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
             page = browser.new_page(base_url=site.url, color_scheme="light", locale="en-GB")
