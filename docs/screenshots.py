@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +22,7 @@ from tests.browser.site import Site, until  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
 MINUTES = 9
+MOST_BYTES = 150_000
 chance = random.Random(7)
 AGENTS = '''
 import asyncio
@@ -95,10 +100,19 @@ async def summarise(ctx: Context, part: int) -> str:
 
 app.schedule("nightly-report", agent="report", cron="0 2 * * *", timezone="Europe/Paris", input={"parts": 4})
 '''
+ANSWERS = """
+answers:
+- when: {contains: What is this about}
+  say: "delivery: arrived broken"
+- when: {contains: Answer kindly}
+  say: >-
+    I am sorry that your lamp arrived broken. A new one is on its way and reaches you within three days.
+    You need not send the broken one back.
+- say: "Twelve tickets, all answered; two customers wait for a refund."
+"""
 SETTINGS = """
 app = "agents:app"
-offline_model = "offline:echo"
-daily_budget_usd = 20.0
+daily_budget_usd = 0.5
 
 [routes.default]
 models = ["openai:gpt-5-mini"]
@@ -119,7 +133,7 @@ def fill(site: Site) -> str:
             site.submit("report", {"parts": 4})
         time.sleep(chance.expovariate(1))
         place += 1
-    decided = next(iter(site.get("/api/v1/approvals")["items"]))
+    decided = next(iter(site.get("/api/v1/approvals?state=pending")["items"]))
     site.command("approvals", "approve", decided["id"])
     until(lambda: site.get(f"/api/v1/runs/{decided['run_id']}")["state"] == "succeeded", "the refund")
     shown = site.submit("triage", {"sender": "ada@example.com", "text": "My lamp arrived broken. What now?"})
@@ -127,27 +141,42 @@ def fill(site: Site) -> str:
     return shown
 
 
-def picture(page: Page, name: str, path: str, *, height: int = 900) -> None:
+@contextmanager
+def provider(folder: Path) -> Iterator[dict[str, str]]:
+    """A model that answers, takes its time and costs something: the environment of who asks it."""
+    (folder / "answers.yaml").write_text(ANSWERS, "utf-8")
+    command = [sys.executable, "-m", "pilothouse", "fake-provider", "--port", "0", "--json"]
+    options = ["--script", "answers.yaml", "--latency-ms", "400"]
+    with subprocess.Popen([*command, *options], cwd=folder, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield {"OPENAI_BASE_URL": json.loads(process.stdout.readline())["openai"], "OPENAI_API_KEY": "any"}
+        process.terminate()
+
+
+def picture(page: Page, name: str, path: str, *, height: int = 900, opened: str = "") -> None:
     page.set_viewport_size({"width": 1360, "height": height})
     page.goto(path)
     page.wait_for_timeout(800)
+    if opened:
+        page.locator("summary", has_text=opened).first.click()
     page.screenshot(path=IMAGES / f"{name}.png")
+    assert (IMAGES / f"{name}.png").stat().st_size < MOST_BYTES, name
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="pilothouse-screenshots-") as folder:
-        site = Site(Path(folder), AGENTS, SETTINGS)
+    with tempfile.TemporaryDirectory(prefix="pilothouse-screenshots-") as folder, provider(Path(folder)) as environment:
+        site = Site(Path(folder), AGENTS, SETTINGS, environment)
         site.start()
         run_id = fill(site)
-        approval = site.get("/api/v1/approvals")["items"][0]["id"]
+        approval = site.get("/api/v1/approvals?state=pending")["items"][0]["id"]
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
             page = browser.new_page(base_url=site.url, color_scheme="light", locale="en-GB")
             picture(page, "overview", "/")
-            picture(page, "run", f"/runs/{run_id}")
-            picture(page, "approval", f"/approvals/{approval}")
+            picture(page, "run", f"/runs/{run_id}", opened="classify")
+            picture(page, "approval", f"/approvals/{approval}", height=700)
             dark = browser.new_page(base_url=site.url, color_scheme="dark", locale="en-GB")
-            picture(dark, "runs-dark", "/runs")
+            picture(dark, "runs-dark", "/runs", height=800)
             browser.close()
         site.stop()
 

@@ -69,7 +69,7 @@ def opened(browser: Browser, site: Site) -> Iterator[Page]:
     """A page of a fresh browser; an error of a script or a breach of the content policy fails the test.
 
     It ends on an empty page: Chromium forgets a request to close that comes while a navigation is being committed,
-    which the click that a test ends with may have begun, and whoever has asked then waits for ever.
+    which a test's last click may have begun, and whoever has asked then waits for ever.
     """
     context = browser.new_context(base_url=site.url, viewport={"width": 1280, "height": 900}, locale="en-GB")
     context.set_default_timeout(PATIENCE_MS)

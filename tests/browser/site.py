@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 WAIT_SECONDS = 30.0
+NOTHING: Mapping[str, str] = {}
 
 AGENTS = '''
 from typing import Literal
@@ -97,8 +98,11 @@ max_output_tokens = 200
 class Site:
     """A project in a folder, and its server, which can be stopped and started again on the same port."""
 
-    def __init__(self, folder: Path, agents: str = AGENTS, settings: str = SETTINGS) -> None:
+    def __init__(
+        self, folder: Path, agents: str = AGENTS, settings: str = SETTINGS, environment: Mapping[str, str] = NOTHING
+    ) -> None:
         self.folder = folder
+        self._environment = _environment() | dict(environment)
         (folder / "agents.py").write_text(agents, "utf-8")
         (folder / "pilothouse.toml").write_text(settings, "utf-8")
         self.port = _free_port()
@@ -112,7 +116,7 @@ class Site:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "pilothouse", "up", "--port", str(self.port)],
             cwd=self.folder,
-            env=_environment(),
+            env=self._environment,
             stdout=log,
             stderr=log,
         )
@@ -129,7 +133,7 @@ class Site:
         done = subprocess.run(
             [sys.executable, "-m", "pilothouse", *arguments, "--json"],
             cwd=self.folder,
-            env=_environment() | ({} if self.key is None else {"PILOTHOUSE_API_KEY": self.key}),
+            env=self._environment | ({} if self.key is None else {"PILOTHOUSE_API_KEY": self.key}),
             capture_output=True,
             text=True,
             check=False,

@@ -76,6 +76,19 @@ def test_the_keyboard_leads_everywhere(page: Page) -> None:
     page.wait_for_url("**/switches")
 
 
+def test_a_command_is_copied_or_where_that_is_forbidden_chosen(page: Page) -> None:
+    page.goto("/workers")
+    button = page.get_by_label("Copy the command").first
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button.click()
+    expect(button).to_have_text("copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "pilothouse workers list"
+
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    button.click()
+    assert page.evaluate("String(getSelection())") == "pilothouse workers list"
+
+
 def test_a_viewer_whose_clock_is_wrong_is_told_the_right_ages(page: Page, site: Site) -> None:
     site.submit("waits", {})
     page.clock.set_fixed_time(datetime.now(UTC) + timedelta(hours=3))

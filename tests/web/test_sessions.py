@@ -14,7 +14,8 @@ from pilothouse.control.keys import NewKey
 from pilothouse.control.sessions import Sessions
 from pilothouse.domain.keys import KeyRole
 from pilothouse.store.database import Database
-from tests.web.browsing import sign_in
+from pilothouse.web.access import SESSION_COOKIE
+from tests.web.browsing import sign_in, token_of
 from tests.web.documented import documented_client
 
 HOUR_US = 3_600_000_000
@@ -47,6 +48,19 @@ async def test_a_session_opens_the_pages_and_ends_by_signing_out(browser: httpx2
     assert (await browser.post("/sign-out", data={"form": "0" * 64})).status_code == 403
     assert (await browser.post("/sign-out", data={"form": token[1]})).status_code == 303
     assert (await browser.get("/")).headers["location"] == "/sign-in?next=%2F"
+
+
+async def test_what_is_posted_after_a_session_has_ended_leads_to_signing_in(
+    browser: httpx2.AsyncClient, made: NewKey
+) -> None:
+    await sign_in(browser, made.text)
+    form = token_of(await browser.get("/"))
+    browser.cookies.delete(SESSION_COOKIE)
+
+    answer = await browser.post("/runs/some", data={"do": "cancel", "form": form})
+
+    assert answer.status_code == 401
+    assert 'href="/sign-in?next=/runs/some"' in answer.text
 
 
 async def test_a_session_ends_with_its_key_its_time_and_its_secret(db: Database, made: NewKey) -> None:

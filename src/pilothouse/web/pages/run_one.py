@@ -162,7 +162,7 @@ def _can(run: Mapping[str, Any]) -> frozenset[str]:
 def _told(why: Mapping[str, Any]) -> dict[str, Any]:
     """Why it is where it is: its reasons as texts that instants follow, and the commands that the advice names."""
     reasons = [list(_with_instants(sentence(cut(plain(reason), LONGEST_REASON)))) for reason in why["reasons"]]
-    return {"told": reasons, "advice": why["next"].replace("`", ""), "commands": _commands_in(why["next"])}
+    return {"told": reasons, "advice": why["next"], "commands": _commands_in(why["next"])}
 
 
 def _with_instants(text: str) -> Iterator[tuple[str, str | None]]:

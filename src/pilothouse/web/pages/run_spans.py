@@ -31,13 +31,13 @@ PARTS: Mapping[str, tuple[str, str]] = {
     "child": ("waiting for children", "pink"),
     "hold": ("held back by a switch or limit", "red"),
     "model": ("models", "blue"),
-    "tool": ("tools", "accent"),
+    "tool": ("tools", "teal"),
     "step": ("steps", "green"),
     "code": ("the agent's own code", "ink"),
 }
 """What a part of the time is called, and its tone."""
 
-TONES = {"queue": "pale", "wait": "dim", "approval": "violet", "model": "blue", "tool": "accent", "step": "green"}
+TONES = {"queue": "pale", "wait": "dim", "approval": "violet", "model": "blue", "tool": "teal", "step": "green"}
 TONES |= {"effect": "amber", "child": "pink", "attempt": "ink"}
 BAD = ("failed", "lost", "unknown", "denied", "rejected")
 

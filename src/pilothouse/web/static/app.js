@@ -26,10 +26,14 @@ document.addEventListener("submit", (event) => {
 window.addEventListener("pageshow", () => document.querySelectorAll("form[inert]").forEach((form) => { form.inert = false; }));
 
 async function copy(button) {
-  await navigator.clipboard?.writeText(button.dataset.copy);
-  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(button.dataset.copy);
+  } catch { // a page without TLS, or a browser that was told not to: then it is chosen, and one key away
+    return getSelection().selectAllChildren(button.previousElementSibling);
+  }
+  button.dataset.label ??= button.textContent;
   button.textContent = "copied";
-  setTimeout(() => { button.textContent = label; }, 1200);
+  setTimeout(() => { button.textContent = button.dataset.label; }, 1200);
 }
 
 function switchTheme() {
