@@ -16,7 +16,7 @@ from pilothouse.cli.budgets import limits_table
 from pilothouse.cli.call_view import usd
 
 TONES: Mapping[str, str] = {"red": "bold red", "amber": "yellow", "green": "green", "grey": "dim"}
-SPARE = ("waiting", "running", "cost today", "ended today")
+SPARE = ("waiting", "running", "cost today", "ended today", "queued")
 INDENT = 2
 
 
