@@ -111,7 +111,14 @@ def test_a_very_long_traceback_keeps_its_end() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.0004, "0.4 ms"), (1.26, "1.3 s"), (119.9, "119.9 s"), (121, "2 min 1 s"), (7265, "2 h 1 min")],
+    [
+        (-3589.0, "0.0 ms"),
+        (0.0004, "0.4 ms"),
+        (1.26, "1.3 s"),
+        (119.9, "119.9 s"),
+        (121, "2 min 1 s"),
+        (7265, "2 h 1 min"),
+    ],
 )
 def test_a_duration_is_in_the_unit_that_reads_best(value: float, shown: str) -> None:
     assert output.seconds(value) == shown
