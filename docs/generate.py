@@ -28,8 +28,10 @@ ACTION = re.compile(r'"((?:run|worker|agent|alert|approval|policy|switch)\.[a-z_
 
 def commands() -> Iterator[str]:
     yield from ("# Command line", "", NOTE, "")
-    yield "Every command takes `--help`, and `--json` where it prints. Exit codes: 0 done, 1 refused or failed,"
-    yield "2 wrong usage, 130 interrupted; those of `status` are its own. `PILOTHOUSE_DEBUG=1` shows the traceback of an error."
+    yield "Every command takes `--help`, and `--json` where it prints. Exit codes: 0 done, 1 refused or failed, 2 wrong"
+    yield "usage, 130 interrupted; those of `status` are its own. With `--json` an error is one line of JSON on"
+    yield "standard error: as `error` its code, which HTTP has too, and its `message`."
+    yield "`PILOTHOUSE_DEBUG=1` shows the traceback of an error."
     for name, (target, help_text) in COMMANDS.items():
         yield from _command(f"pilothouse {name}", target, help_text)
     for noun, (_, verbs) in TREE.items():

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 
 class PilothouseError(Exception):
-    """Root of the tree: catch it to catch everything that Pilothouse raises on purpose."""
+    """Root of the tree: catch it to catch everything that Pilothouse raises on purpose. `code` is for programs."""
+
+    code = "failed"
 
 
 class ConfigError(PilothouseError):
     """A setting, an App or an agent definition is wrong; found at start-up."""
+
+    code = "config"
 
 
 # --- the store ---------------------------------------------------------------------------------
@@ -23,6 +27,8 @@ class StoreError(PilothouseError):
 
 class StoreUnavailable(StoreError):
     """The database is gone or unreachable for now; nothing was lost, try again."""
+
+    code = "store_unavailable"
 
     def __init__(self, message: str, *, retry_after_seconds: float = 5.0) -> None:
         super().__init__(message)
@@ -36,13 +42,19 @@ class OutcomeUnknown(StoreUnavailable):
 class StoreFull(StoreUnavailable):
     """The disk under the database is full."""
 
+    code = "store_full"
+
 
 class StoreReadOnly(StoreError):
     """The database or its folder cannot be written."""
 
+    code = "store_read_only"
+
 
 class SchemaError(StoreError):
     """The database's schema or server does not fit this version of Pilothouse."""
+
+    code = "schema_mismatch"
 
 
 # --- requests that are refused -----------------------------------------------------------------

@@ -87,6 +87,9 @@ def test_a_run_is_cancelled_once(up: Shell) -> None:
 def test_the_other_nouns_answer(up: Shell) -> None:
     assert "running" in up("workers", "list").out
     assert "hello" in up("agents", "show", "hello").out
+    shown, (listed, *_) = up("agents", "show", "hello", "--json").json, up("agents", "list", "--json").json
+    assert (shown["health"]["reasons"], listed["name"] in up("agents", "list").out) == ([], True)
+    assert {"cost_microusd_today", "oldest_age_seconds"} <= shown.keys() & listed.keys()
     assert "worker.started" in up("audit", "tail", "-n", "1000").out
     assert up("audit", "show", "1", "--json").json["seq"] == 1
     assert "core" in up("db", "status").out
@@ -115,6 +118,13 @@ def test_unknown_things_are_refused_with_what_to_do(up: Shell) -> None:
     ):
         said = up(*arguments)
         assert (said.code, told in said.err) == (1, True), (arguments, said.err)
+    for arguments, exit_code, code in (
+        (("runs", "show", "nope"), 1, "not_found"),
+        (("submit", "hello", '{"name": 3}'), 1, "invalid_input"),
+        (("runs", "lst"), 2, "usage"),
+    ):
+        said = up(*arguments, "--json")
+        assert (said.code, said.out, json.loads(said.err)["error"]) == (exit_code, "", code)
 
 
 def test_wrong_usage_exits_with_2(up: Shell) -> None:

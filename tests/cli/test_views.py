@@ -11,8 +11,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pilothouse.cli import output, run_view, top, waterfall_view
+from pilothouse.cli import agent_view, output, run_view, step_view, top, waterfall_view
 from pilothouse.cli.main import COMMANDS, GROUPS, TREE
+from pilothouse.errors import NotFound
 
 RUN = "01a1fc13-2e02-730f-8bd4-ef9a0a8ad042"
 TARGETS = [target for target, _ in COMMANDS.values()] + [
@@ -89,7 +90,7 @@ def test_an_empty_table_is_a_sentence(screen: Any) -> None:
 def test_a_traceback_shows_the_users_frames_and_not_the_engines() -> None:
     error = {"type": "ValueError", "message": "no", "step": "bad step", "traceback": TRACEBACK}
 
-    shown = run_view._error(error).plain
+    shown = run_view.error_text(error).plain
 
     assert "engine" not in shown
     assert "^^^" not in shown
@@ -101,7 +102,7 @@ def test_a_very_long_traceback_keeps_its_end() -> None:
     frames = "".join(f'  File "/mine/a.py", line {number}, in f\n    f()\n' for number in range(100))
     error = {"type": "RecursionError", "message": "deep", "traceback": f"Traceback:\n{frames}RecursionError: deep\n"}
 
-    lines = run_view._error(error).plain.splitlines()
+    lines = run_view.error_text(error).plain.splitlines()
 
     assert lines[1] == "…"
     assert lines[-1] == "RecursionError: deep"
@@ -110,7 +111,14 @@ def test_a_very_long_traceback_keeps_its_end() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.0004, "0.4 ms"), (1.26, "1.3 s"), (119.9, "119.9 s"), (121, "2 min 1 s"), (7265, "2 h 1 min")],
+    [
+        (-3589.0, "0.0 ms"),
+        (0.0004, "0.4 ms"),
+        (1.26, "1.3 s"),
+        (119.9, "119.9 s"),
+        (121, "2 min 1 s"),
+        (7265, "2 h 1 min"),
+    ],
 )
 def test_a_duration_is_in_the_unit_that_reads_best(value: float, shown: str) -> None:
     assert output.seconds(value) == shown
@@ -242,3 +250,51 @@ def test_every_command_has_its_place_in_the_help() -> None:
     placed = [name for names in GROUPS.values() for name in names]
 
     assert sorted(placed) == sorted([*COMMANDS, *TREE])
+
+
+STEP = {
+    "key": "draft", "kind": "model", "state": "succeeded", "attempt": 1, "tries": 1, "error": None,
+    "started_at": "2026-11-02T10:00:00Z", "finished_at": "2026-11-02T10:00:02Z",
+    "request": '{"system":"Be kind.","messages":[{"role":"user","content":"Say \\u001b[31m it"}]}',
+    "result": {"parts": [
+        {"part_kind": "tool-call", "tool_name": "look", "args": {"q": "x"}},
+        {"part_kind": "text", "content": "It " + "is " * 400 + "said."},
+    ]},
+}  # fmt: skip
+
+
+def test_a_step_shows_who_said_what_whole_and_obeys_nothing_of_it() -> None:
+    call = {
+        "key": "draft", "model": "m", "route": "default", "outcome": "answered", "input_tokens": 7, "output_tokens": 5,
+        "cache_read_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0, "latency_us": 5, "cost_microusd": 0,
+        "reason": None, "message": None,
+    }  # fmt: skip
+    found = {"run": {"id": "r"}, "steps": [STEP], "model_calls": [call, call | {"key": "other"}], "tool_calls": []}
+    file = io.StringIO()
+
+    step = step_view.step_of(found, "draft")
+    step_view.show_step(Console(file=file, width=80, highlight=False, markup=False), step)
+
+    lines = [line.strip() for line in file.getvalue().splitlines()]
+    headings = [line for line in lines if line in ("system", "user", "calls look", "answer")]
+    assert headings == ["system", "user", "calls look", "answer"]
+    assert ("Be kind." in lines, "\x1b" in file.getvalue(), file.getvalue().count("is ")) == (True, False, 400)
+    assert (len(step["model_calls"]), lines[-1].endswith("said.")) == (1, True)
+    assert max(len(line) for line in file.getvalue().splitlines()) <= 80
+    with pytest.raises(NotFound, match="has no step 'x'; its steps: draft"):
+        step_view.step_of(found, "x")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_agents_fit_the_terminal_and_say_what_is_wrong(width: int) -> None:
+    row = {
+        "name": "invoice_classifier", "description": "Sorts.", "runs": {"queued": 12_000, "running": 2, "waiting": 3},
+        "ended_today": {"succeeded": 5, "failed": 7}, "success_share_today": 5 / 12, "cost_microusd_today": 1_234_567,
+        "health": {"tone": "red", "word": "fails", "reasons": ["41.7% of its runs succeeded today", "it is slow"]},
+    }  # fmt: skip
+
+    lines = drawn(output.fitted(agent_view.agents_table([row]), width, spare=agent_view.SPARE), width)
+
+    assert all(cell_len(line.rstrip()) <= width for line in lines)
+    assert "invoice_classifier  fails" in "\n".join(lines)
+    assert "41.7%" in "\n".join(lines)

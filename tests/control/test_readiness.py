@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -98,6 +99,14 @@ async def test_little_room_on_the_disk_degrades(db: Database) -> None:
         assert (disk.status, "free for the database" in disk.detail) == ("degraded", True)
     else:  # its disk is another machine's
         assert disk.status == "ready"
+
+
+async def test_the_disk_of_each_log_file_is_looked_at(db: Database, tmp_path: Path) -> None:
+    both = (await checks_of(db, log_destination=f"stderr, file:{tmp_path}/a.jsonl"))["disk"]
+    away = (await checks_of(db, log_destination=f"file:{tmp_path}/away/a.jsonl,stdout"))["disk"]
+
+    assert (both.status, "free for the logs" in both.detail) == ("ready", True)
+    assert (away.status, "the disk of the logs cannot be looked at" in away.detail) == ("degraded", True)
 
 
 async def test_a_clock_that_is_wrong_degrades(postgres_url: str) -> None:

@@ -39,6 +39,9 @@ async def test_an_agent_shows_how_it_does(api: httpx2.AsyncClient, db: Database,
     assert "f registered 3 33.3%" in page
     listed = text_of(await api.get("/agents"))
     assert "hello Says hello. fails 33.3% of its runs succeeded today 0 0 0 3 33.3% $0.00" in listed
+    told = (await api.get("/api/v1/agents/hello/health")).json()
+    assert told["health"] == {"tone": "red", "word": "fails", "reasons": ["33.3% of its runs succeeded today"]}
+    assert (told["ended_today"], told["measured_runs"]) == ({"succeeded": 1, "failed": 2}, 3)
 
 
 async def test_an_agent_is_suspended_and_goes_on(api: httpx2.AsyncClient, db: Database, worker: FakeWorker) -> None:
@@ -48,6 +51,7 @@ async def test_an_agent_is_suspended_and_goes_on(api: httpx2.AsyncClient, db: Da
     assert "Stopped Switch agent:hello is tripped (drain)" in text_of(await api.get(PAGE))
     assert "too dear" in text_of(await api.get(PAGE))
     assert "hello Says hello. stopped" in text_of(await api.get("/agents"))
+    assert (await api.get("/api/v1/agents/hello/health")).json()["switch"]["scope"] == "agent:hello"
 
     await press(api, PAGE, f"{PAGE}/resume")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+from rich.table import Table
 from rich.text import Text
 
 from pilothouse.cli import output
@@ -52,17 +54,23 @@ def list_budgets(
     rows = [verbs.public(budget, found.now, settings.degrade_at) for budget in found.items]
     if as_json:
         return output.print_json(rows)
+    shown = rows if show_all else rows[:SHOWN]
+    empty = "no limits; start a worker, which brings those of the settings"
+    output.print_table(limits_table(shown), empty=empty, spare=("per hour",))
+    if len(shown) < len(rows):
+        output.console().print(f"{len(rows) - len(shown)} more with --all", style="dim")
+    return None
+
+
+def limits_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """A line per limit: what is spent, reserved and free of it, and when nothing will be left."""
     made = output.table(
         ("account", "fold"), "period", ("limit", "right"), ("spent", "right"), ("reserved", "right"), ("free", "right"),
         ("used", "right"), ("per hour", "right"), "used up at", "",
     )  # fmt: skip
-    shown = rows if show_all else rows[:SHOWN]
-    for row in shown:
+    for row in rows:
         made.add_row(*_cells(row))
-    output.print_table(made, empty="no limits; start a worker, which brings those of the settings", spare=("per hour",))
-    if len(shown) < len(rows):
-        output.console().print(f"{len(rows) - len(shown)} more with --all", style="dim")
-    return None
+    return made
 
 
 def _cells(row: dict[str, Any]) -> list[str | Text]:

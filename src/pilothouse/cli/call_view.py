@@ -10,12 +10,13 @@ from rich.text import Text
 from pilothouse.cli import output
 
 OUTCOME_STYLES = {"answered": "green", "cached": "cyan", "failed": "red", "skipped": "yellow", "succeeded": "green"}
-DECIMALS_BELOW_MICROUSD = 10_000
+CENT, DOLLAR = 10_000, 1_000_000
 
 
 def usd(microusd: int) -> str:
     """Dollars, with as many decimals as a small amount needs."""
-    return f"${microusd / 1_000_000:.6f}" if 0 < microusd < DECIMALS_BELOW_MICROUSD else f"${microusd / 1_000_000:,.4f}"
+    decimals = 2 if not microusd or microusd >= DOLLAR else 4 if microusd >= CENT else 6
+    return f"${microusd / DOLLAR:,.{decimals}f}"
 
 
 def found_cost(found: dict[str, Any]) -> str | None:

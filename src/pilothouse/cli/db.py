@@ -13,6 +13,7 @@ from pilothouse.cli.output import AsJson
 from pilothouse.cli.session import open_session, run
 from pilothouse.config import load_settings
 from pilothouse.control import checks
+from pilothouse.control.views import view
 from pilothouse.store import migrations
 from pilothouse.store.database import open_database
 from pilothouse.store.storage import measure
@@ -44,7 +45,7 @@ def status(*, as_json: AsJson = False) -> None:
     with open_session(load_settings()) as db:
         rows = migrations.status(db)
     names = ("version", "name", "phase", "applied_at")
-    shown = [{name: getattr(row, name) for name in names} for row in rows]
+    shown = [view({name: getattr(row, name) for name in names}) for row in rows]
     if as_json:
         return output.print_json(shown)
     made = output.table(("version", "right"), "name", "phase", "applied")

@@ -29,7 +29,6 @@ from pilothouse.errors import PilothouseError
 LOG_BYTES = 2_000_000
 """Of each log, its end."""
 
-FILE_PREFIX = "file:"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 README = """What Pilothouse {version} knew of itself at {at} (UTC), on {host}.
 
@@ -127,10 +126,10 @@ def _libraries() -> Iterator[tuple[str, str]]:
 
 
 def _add_logs(bundle: Bundle, settings: Settings | None, more: list[Path]) -> None:
-    destinations = [each.strip() for each in settings.log_destination.split(",")] if settings else ["stderr"]
-    own = [Path(each.removeprefix(FILE_PREFIX)) for each in destinations if each.startswith(FILE_PREFIX)]
+    own = settings.log_files if settings else []
     if not own:
-        told = f"they go to {', '.join(destinations)}: `journalctl -u pilothouse-worker`, `docker logs`, `kubectl logs`"
+        destination = settings.log_destination if settings else "stderr"
+        told = f"they go to {destination}: `journalctl -u pilothouse-worker`, `docker logs`, `kubectl logs`"
         bundle.add_problem("logs", "the logs", f"{told}, or the log server; add files with --log")
     for number, path in enumerate((*own, *more), start=1):
         name = f"logs/{number}-{path.name}"

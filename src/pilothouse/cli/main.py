@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -306,22 +307,22 @@ def main() -> NoReturn:
 
 def answered(words: Sequence[str]) -> int:
     """Runs one command, tells what went wrong, and returns its exit code. An interrupt and a closed pipe go on up."""
+    as_json = "--json" in words
     try:
         code = build()(spelled_out(words), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        _tell(
-            error,
-            f"{' '.join(str(error).split())} See `{' '.join(('pilothouse', *(error.command_chain or ())))} --help`",
-        )
+        chain = " ".join(("pilothouse", *(error.command_chain or ())))
+        _tell(error, f"{' '.join(str(error).split())} See `{chain} --help`", "usage", as_json=as_json)
         return USAGE_EXIT
     except PilothouseError as error:
-        _tell(error, str(error))
+        _tell(error, str(error), error.code, as_json=as_json)
     except BrokenPipeError:
         raise
     except OSError as error:
-        _tell(error, f"{error.filename or 'the system'}: {error.strerror or error}")
+        _tell(error, f"{error.filename or 'the system'}: {error.strerror or error}", "system", as_json=as_json)
     except Exception as error:  # noqa: BLE001 - nobody should meet a traceback; this one says how to get it
-        _tell(error, f"{type(error).__name__}: {error}; this is a bug in Pilothouse, {DEBUG_HINT}")
+        told = f"{type(error).__name__}: {error}; this is a bug in Pilothouse, {DEBUG_HINT}"
+        _tell(error, told, "internal", as_json=as_json)
     else:
         return code if isinstance(code, int) else 0
     return ERROR_EXIT
@@ -334,11 +335,15 @@ def _print_what_the_encoding_can() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _tell(error: Exception, message: str) -> None:
+def _tell(error: Exception, message: str, code: str, *, as_json: bool) -> None:
+    """One line on standard error: words for people, with `--json` an object for programs."""
     from pilothouse.cli.session import wants_traceback
 
     if wants_traceback():
         raise error
+    if as_json:
+        print(json.dumps({"error": code, "message": message}), file=sys.stderr)
+        return
     from pilothouse.cli.safe import safe
 
     print(f"error: {safe(message)}", file=sys.stderr)

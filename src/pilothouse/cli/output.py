@@ -212,6 +212,8 @@ def duration(start: str | None, end: str | None) -> str:
 
 
 def seconds(value: float) -> str:
+    """A length of time. Where machines' clocks differ an end may lie before its start: that is no time at all."""
+    value = max(0.0, value)
     if value < 1:
         return f"{value * 1000:.1f} ms"
     if value < 120:

@@ -37,7 +37,8 @@ def show_timeline(out: Console, found: dict[str, Any], *, full: bool = False) ->
         out.print(name, style="bold")
         _section(out, output.fitted(section, shown.width, spare=spare) if isinstance(section, Table) else section)
     if not full and (shown.cuts or len(found["waterfall"]["spans"]) > SPANS_SHOWN):
-        out.print(f"not everything is shown; all of it: `pilothouse runs show {run['id']} --full`", style="dim")
+        told = f"not everything is shown; all of it: `pilothouse runs show {run['id']} --full`, one step: `--step KEY`"
+        out.print(told, style="dim", soft_wrap=True)
     _reasons(out, found["why"], run["state"])
     out.print(Text.assemble(("next  ", "bold"), found["why"]["next"]), soft_wrap=True)
 
@@ -91,7 +92,7 @@ def _sections(found: dict[str, Any], shown: _Shown) -> Iterator[tuple[str, Rende
         if found[key]:
             yield name, show(found[key], run, shown), spare
     if run["error"]:
-        yield "error", _error(run["error"]), ()
+        yield "error", error_text(run["error"]), ()
     if run["output"] is not None:
         yield "output", shown.whole(run["output"], TEXT_SHOWN), ()
 
@@ -221,7 +222,8 @@ def _fields(line: dict[str, Any]) -> str:
     return "".join(f"  {name}={output.shorten(value, 40)}" for name, value in line["fields"].items())
 
 
-def _error(error: dict[str, Any]) -> Text:
+def error_text(error: dict[str, Any]) -> Text:
+    """A failure with the user's part of its traceback."""
     text = Text.assemble((safe(f"{error['type']}: {error['message']}"), "red"))
     if error.get("step"):
         text.append(f"\nin step {error['step']!r}")

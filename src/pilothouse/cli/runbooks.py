@@ -107,10 +107,8 @@ def _pairs(runbook: Runbook, given: Sequence[str]) -> dict[str, str]:
     for pair in given:
         key, sign, value = pair.partition("=")
         if not sign or key not in runbook.places:
-            known = ", ".join(runbook.places) or "nothing"
-            raise InvalidInput(
-                f"--set {pair!r}: this runbook takes {known}, each as name=value", [FieldError("set", pair)]
-            )
+            known = f"{', '.join(runbook.places)}, each as name=value" if runbook.places else "no --set at all"
+            raise InvalidInput(f"--set {pair!r}: this runbook takes {known}", [FieldError("set", pair)])
         found[key] = value
     return found
 

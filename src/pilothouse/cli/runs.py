@@ -13,6 +13,7 @@ from pilothouse.cli.effects import instant
 from pilothouse.cli.output import AsJson, Limit
 from pilothouse.cli.run_view import show_timeline
 from pilothouse.cli.session import principal, run
+from pilothouse.cli.step_view import show_step, step_of
 from pilothouse.cli.watching import follow
 from pilothouse.clock import isoformat
 from pilothouse.control import cancels, dead, run_lists, signals
@@ -74,10 +75,14 @@ def _nothing(wanted: Filter) -> str:
 def show(
     run_id: RunId,
     *,
+    step: Annotated[str | None, Parameter(help="Only this step, whole: prompt and answer, arguments, result.")] = None,
     full: Annotated[bool, Parameter(negative="", help="Whole texts and all spans, however long.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Everything that happened to a run, on a line of time: where its time and money went, and what to do next."""
+    if step is not None:
+        asked = step_of(run(lambda db: timeline(db, run_id)), step)
+        return output.print_json(asked) if as_json else show_step(output.console(), asked)
     found = run(lambda db: _all_of(db, run_id))
     if as_json:
         return output.print_json(found)

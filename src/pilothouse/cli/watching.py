@@ -110,7 +110,7 @@ def _doing(run: dict[str, Any]) -> Text:
     """The run's state now, how far it is and for how long it has been there."""
     since = output.instant(run["created_at"])
     assert since is not None
-    age = (SystemClock().now_us() - from_datetime(since)) // 1_000_000
+    age = max(0, SystemClock().now_us() - from_datetime(since)) // 1_000_000
     shown = f"{age} s" if age < 120 else output.seconds(age)
     text = Text.assemble(output.state(run["state"]), (f"  {shown}", "dim"))
     if run["attempt"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from pydantic_settings import BaseSettings
 
 OTLP_PORT = 4318
 GRPC_PORT = 4317
+FILE_PREFIX = "file:"
 TRACES_PATH = "/v1/traces"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -94,6 +96,12 @@ class TelemetrySettings(BaseSettings):
         """By their names in small letters."""
         return dict(_headers(self.otlp_headers or ""))
 
+    @property
+    def log_files(self) -> list[Path]:
+        """The files among the places where logs go."""
+        parts = [part.strip() for part in self.log_destination.split(",")]
+        return [Path(part.removeprefix(FILE_PREFIX)) for part in parts if part.startswith(FILE_PREFIX)]
+
     @field_validator("otlp_endpoint", "mlflow_tracking_uri")
     @classmethod
     def _check_url(cls, value: str | None) -> str | None:
@@ -119,7 +127,7 @@ class TelemetrySettings(BaseSettings):
 
 
 def _check_log_destination(text: str) -> None:
-    if text in ("stderr", "stdout") or (text.startswith("file:") and text != "file:"):
+    if text in ("stderr", "stdout") or (text.startswith(FILE_PREFIX) and text != FILE_PREFIX):
         return
     parts = urlsplit(text)
     if parts.scheme == "https" and parts.hostname:

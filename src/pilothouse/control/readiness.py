@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -77,11 +77,8 @@ async def _redis(redis: Redis | None) -> Check | None:
 
 async def _disk(settings: Settings) -> Check:
     """The disks of what this process writes: the database's file and the logs."""
-    folders = {"the database": _database_folder(settings), "the logs": _log_folder(settings)}
     told, is_short = [], False
-    for what, folder in folders.items():
-        if folder is None:
-            continue
+    for what, folder in _folders(settings):
         try:
             free = (await asyncio.to_thread(shutil.disk_usage, folder)).free
         except OSError as error:
@@ -100,9 +97,12 @@ def _database_folder(settings: Settings) -> Path | None:
     return Path(unquote(urlsplit(settings.database_url).path.removeprefix("/"))).absolute().parent
 
 
-def _log_folder(settings: Settings) -> Path | None:
-    kind, _, path = settings.log_destination.partition(":")
-    return Path(path).absolute().parent if kind == "file" else None
+def _folders(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """What this process writes, and where."""
+    if (folder := _database_folder(settings)) is not None:
+        yield "the database", folder
+    for folder in sorted({file.absolute().parent for file in settings.log_files}):
+        yield "the logs", folder
 
 
 # --- what the database knows -------------------------------------------------------------------

@@ -23,7 +23,6 @@ from pilothouse.errors import (
     PilothouseError,
     QueueFull,
     SchemaError,
-    StoreFull,
     StoreReadOnly,
     StoreUnavailable,
     SwitchedOff,
@@ -35,12 +34,7 @@ TYPE_PREFIX = "urn:pilothouse:problem:"
 BROKEN_JSON = 400
 TOO_LARGE = 413
 
-_STORE_CODES: tuple[tuple[type[PilothouseError], str], ...] = (
-    (StoreFull, "store_full"),
-    (StoreUnavailable, "store_unavailable"),
-    (StoreReadOnly, "store_read_only"),
-    (SchemaError, "schema_mismatch"),
-)
+_STORE_ERRORS = (StoreUnavailable, StoreReadOnly, SchemaError)
 _REFUSAL_STATUSES: Mapping[type[PilothouseError], int] = {
     NotFound: 404,
     Conflict: 409,
@@ -88,10 +82,9 @@ def problem_of(error: PilothouseError) -> Problem | None:
     for kind, status in _REFUSAL_STATUSES.items():
         if isinstance(error, kind):
             fields = error.fields if isinstance(error, InvalidInput) else ()
-            return Problem(status, getattr(error, "code", "refused"), str(error), fields, _retry_after(error))
-    for kind, code in _STORE_CODES:
-        if isinstance(error, kind):
-            return Problem(503, code, str(error), headers=_retry_after(error))
+            return Problem(status, error.code, str(error), fields, _retry_after(error))
+    if isinstance(error, _STORE_ERRORS):
+        return Problem(503, error.code, str(error), headers=_retry_after(error))
     return None
 
 

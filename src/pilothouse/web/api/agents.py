@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from pilothouse.control import agents, switches
+from pilothouse.control import agent_pages, agents, switches
+from pilothouse.control.agent_health import all_figures_of
 from pilothouse.control.switches import TripOrder
 from pilothouse.control.views import view
-from pilothouse.web import requests, schemas, switch_schemas
+from pilothouse.web import agent_schemas, requests, schemas, switch_schemas
 from pilothouse.web.access import PrincipalOf
 from pilothouse.web.answers import answer
 from pilothouse.web.backend import BackendOf
@@ -27,6 +28,20 @@ async def list_agents(backend: BackendOf) -> Response:
 @router.get("/agents/{name}", responses=gives(schemas.Agent))
 async def get_agent(name: str, backend: BackendOf) -> Response:
     return answer(view(agents.public(await agents.show_agent(backend.db, name))))
+
+
+@router.get("/agents/{name}/health", responses=gives(agent_schemas.AgentStanding))
+async def get_agent_health(name: str, backend: BackendOf) -> Response:
+    """How it does: one word with reasons, its runs, latency, success and cost, and what keeps it from more."""
+    settings = backend.settings
+    seen = await agent_pages.look_at(
+        backend.db,
+        name,
+        settings.calendar,
+        default=settings.new_agent_level,
+        threshold=settings.confidence_auto_threshold,
+    )
+    return answer(all_figures_of(seen, settings.degrade_at))
 
 
 @router.post(

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 
 from pilothouse.control import agent_pages, agents, autonomy, breakers, budgets, switches
+from pilothouse.control.agent_health import ORDER, health_of
 from pilothouse.control.agent_pages import AgentNow, AgentSeen
 from pilothouse.control.autonomy import LevelChange
 from pilothouse.control.switches import TripOrder
@@ -17,17 +18,10 @@ from pilothouse.domain.switches import SwitchMode
 from pilothouse.errors import FieldError, Forbidden, InvalidInput
 from pilothouse.web.access import caller_of
 from pilothouse.web.backend import Backend, BackendOf
-from pilothouse.web.pages import wording
 from pilothouse.web.pages.forms import FormOf
 from pilothouse.web.pages.showing import PageRoute, redirect, show
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
-
-POOR, BAD = 0.9, 0.5
-"""Shares of success below which an agent is in trouble, and in a bad way."""
-
-LONG_WAIT_SECONDS = 60.0
-ORDER = {"red": 0, "amber": 1, "green": 2, "grey": 3}
 
 
 @router.get("/agents")
@@ -37,7 +31,7 @@ async def list_page(request: Request, backend: BackendOf) -> Response:
         rows = [agents.public(row) for row in await agents.list_agents(backend.db)]
         return show(request, "agents.html", definitions=rows, agents=[])
     found = [_shown(each) for each in await agent_pages.look(backend.db, backend.settings.calendar)]
-    found.sort(key=lambda each: (ORDER[each["health"]["tone"]], each["name"]))
+    found.sort(key=lambda each: (ORDER[each["health"].tone], each["name"]))
     return show(request, "agents.html", definitions=[], agents=found)
 
 
@@ -126,39 +120,8 @@ def _shown(each: AgentNow) -> dict[str, Any]:
         "cost_per_run": each.day.cost_microusd / each.day.runs_ended if each.day.runs_ended else None,
         "workers": each.workers,
         "switch": each.switch and view(each.switch),
-        "health": _health(each),
+        "health": health_of(each),
     }
-
-
-def _health(each: AgentNow) -> dict[str, Any]:
-    """One word, its tone, and the reasons, the gravest first."""
-    found = list(_complaints(each))
-    if not found:
-        is_used = each.day.runs_ended or any(each.runs.values())
-        return {"tone": "green" if is_used else "grey", "word": "well" if is_used else "idle", "reasons": []}
-    tone, word, _ = found[0]
-    return {"tone": tone, "word": word, "reasons": [told for _, _, told in found]}
-
-
-def _complaints(each: AgentNow) -> list[tuple[str, str, str]]:
-    """Tone, word and reason of all that is wrong, the gravest first."""
-    day, share, found = each.day, each.day.success_share, []
-    if each.switch:
-        found.append(("red", "stopped", f"switch {each.switch['scope']} is tripped ({each.switch['mode']})"))
-    if not each.workers and any(each.runs.values()):
-        found.append(("red", "not served", "no live worker runs it"))
-    if day.limit_microusd is not None and day.cost_microusd >= day.limit_microusd:
-        found.append(("red", "used up", f"its limit of today, {wording.usd(day.limit_microusd)}, is used up"))
-    if share is not None and share < POOR:
-        tone = "red" if share < BAD else "amber"
-        found.append((tone, "fails", f"{wording.share(share)} of its runs succeeded today"))
-    for breaker in each.breakers:
-        found.append(("amber", "breaker open", f"the breaker before {breaker['name']} is {breaker['state']}"))
-    if each.workers and not each.switch and each.oldest_age_seconds > LONG_WAIT_SECONDS:
-        found.append(("amber", "slow", f"its oldest run has been due for {wording.span(each.oldest_age_seconds)}"))
-    if not each.workers and not any(each.runs.values()):
-        found.append(("grey", "not served", "no live worker runs it"))
-    return sorted(found, key=lambda complaint: ORDER[complaint[0]])
 
 
 def _facts(seen: AgentSeen, backend: Backend) -> dict[str, Any]:

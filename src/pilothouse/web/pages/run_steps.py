@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pilothouse import payloads
+from pilothouse.control.said import Said, answer_of, messages_of
 from pilothouse.web.pages.wording import cut, plain, pretty
 
 ONE_TEXT = 6_000
@@ -70,11 +71,11 @@ def _step(step: Mapping[str, Any], calls: Sequence[Mapping[str, Any]], texts: Te
     asked = _value(step, "request")
     made = dict(step) | {"calls": calls, "messages": [], "earlier": 0, "said": [], "tools": [], "output_form": None}
     if step["kind"] == "model" and isinstance(asked, dict):
-        messages = list(_messages(asked))
+        messages = list(messages_of(asked))
         shown = messages[-MESSAGES_SHOWN:]
         made["earlier"] = len(messages) - len(shown)
         made["messages"] = [{"role": role, **texts.text(text)} for role, text in shown]
-        made["said"] = [{"role": role, **texts.text(text)} for role, text in _answer(_value(step, "result"))]
+        made["said"] = [{"role": role, **texts.text(text)} for role, text in _answer(step)]
         made["tools"] = [str(each.get("name", each)) for each in asked.get("tools") or () if isinstance(each, dict)]
         made["asked_model"] = asked.get("model")
     if step["kind"] == "tool" and isinstance(asked, dict) and "arguments" in asked:
@@ -92,41 +93,6 @@ def _value(step: Mapping[str, Any], name: str) -> Any:
     return None if text is None else read(text, step[f"{name}_length"])
 
 
-def _messages(asked: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Who has said what before the model answered."""
-    if asked.get("system"):
-        yield "system", _said(asked["system"])
-    for message in asked.get("messages") or ():
-        if not isinstance(message, dict):
-            yield "message", _said(message)
-        elif "parts" in message:
-            yield from _parts(message["parts"])
-        else:
-            yield str(message.get("role", "message")), _said(message.get("content"))
-
-
-def _answer(response: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(response, dict) and isinstance(response.get("parts"), list):
-        yield from _parts(response["parts"])
-    elif response is not None and response is not UNREADABLE:
-        yield "answer", _said(response)
-
-
-def _parts(parts: Any) -> Iterator[tuple[str, str]]:
-    for part in parts if isinstance(parts, list) else ():
-        kind = str(part.get("part_kind", "part")) if isinstance(part, dict) else "part"
-        if kind == "tool-call":
-            yield f"calls {part.get('tool_name')}", _said(part.get("args"))
-        elif isinstance(part, dict) and "content" in part:
-            yield {"text": "answer"}.get(kind, kind), _said(part["content"])
-        else:
-            yield kind, pretty(part)
-
-
-def _said(content: Any) -> str:
-    """A message's content as text."""
-    if isinstance(content, list):
-        return "\n".join(_said(each) for each in content)
-    if isinstance(content, dict) and isinstance(content.get("text"), str):
-        return str(content["text"])
-    return pretty(content)
+def _answer(step: Mapping[str, Any]) -> Iterator[Said]:
+    response = _value(step, "result")
+    return iter(()) if response is UNREADABLE else answer_of(response)

@@ -54,9 +54,10 @@ def cut(text: str, characters: int = SHOWN_CHARACTERS) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """A length of time in the one or two units that read best."""
+    """A length of time in the one or two units that read best; none at all where clocks differ and it is negative."""
     if seconds is None:
         return NONE
+    seconds = max(0.0, seconds)
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
