@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, cast, overload
@@ -432,7 +433,18 @@ def _check_scheduled_input(card: ScheduleCard, agent: Agent) -> None:
         raise ConfigError(f"schedule {card.name!r}: {error}") from error
 
 
+def _refuse_unknown(what: str, given: Mapping[str, object], options: type) -> None:
+    """Raises ConfigError for an option that does not exist."""
+    known = options.__annotations__
+    for option in given:
+        if option not in known:
+            near = get_close_matches(option, known, n=1, cutoff=0.5)
+            meant = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"
+            raise ConfigError(f"{what} has no option {option!r}; {meant}")
+
+
 def _tool_options(name: str, given: ToolArguments) -> ToolOptions:
+    _refuse_unknown(f"tool {name}", given, ToolArguments)
     values: dict[str, Any] = dict(given)
     try:
         values["effect"] = Effect(values.get("effect", Effect.WRITE))
@@ -442,6 +454,7 @@ def _tool_options(name: str, given: ToolArguments) -> ToolOptions:
 
 
 def _options(name: str, handler: Any, given: AgentArguments) -> AgentOptions:
+    _refuse_unknown(f"agent {name!r}", given, AgentArguments)
     lane = given.get("lane", Lane.NORMAL)
     if lane not in set(LANE_ORDER):
         raise ConfigError(f"agent {name!r}: lane {lane!r} does not exist; use {', '.join(LANE_ORDER)}")

@@ -20,7 +20,7 @@ from pilothouse.control.bookings import model_charges
 from pilothouse.domain.calendars import UTC_CALENDAR
 from pilothouse.domain.lanes import Lane
 from pilothouse.domain.limits import Limit, Period, Unit
-from pilothouse.errors import ConfigError, LimitReached
+from pilothouse.errors import ConfigError, LimitReached, ModelUnavailable
 from pilothouse.llm.outputs import Output
 from pilothouse.llm.prompts import IMAGE_TOKENS, Answer, Asker, Prompt, most_tokens
 from pilothouse.store.database import Database
@@ -233,6 +233,17 @@ async def test_what_fails_before_anybody_is_asked_is_given_back(connect: MakeGat
 
     with pytest.raises(ConfigError):
         await gateway.answer(ask("Hello"))
+
+    assert reservations(database) == ["settled"]
+
+
+async def test_a_provider_that_cannot_be_reached_is_paid_nothing(
+    provider: Serving, connect: MakeGateway, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+
+    with pytest.raises(ModelUnavailable, match=r"unreachable, 127\.0\.0\.1:1 cannot be reached: .*\[Errno 111\]"):
+        await connect(routes={"default": {"models": [OPENAI]}}).answer(ask("Hello"))
 
     assert reservations(database) == ["settled"]
 

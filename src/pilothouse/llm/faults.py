@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
@@ -17,6 +17,7 @@ FaultKind = Literal[
     "quota_exceeded",
     "unavailable",
     "timeout",
+    "unreachable",
     "connection",
     "malformed",
     "breaker_open",
@@ -30,12 +31,12 @@ FaultKind = Literal[
 
 KINDS: tuple[str, ...] = get_args(FaultKind)
 
-TEMPORARY = frozenset({"rate_limited", "unavailable", "timeout", "connection", "breaker_open"})
+TEMPORARY = frozenset({"rate_limited", "unavailable", "timeout", "unreachable", "connection", "breaker_open"})
 """Kinds that pass by themselves, so that a run waits. A malformed answer may be paid, and come again for ever: it is
 asked for anew only as often as the run may fail. The others need somebody to change something.
 """
 
-SICK = frozenset({"unavailable", "timeout", "connection", "malformed"})
+SICK = frozenset({"unavailable", "timeout", "unreachable", "connection", "malformed"})
 """Kinds that speak of the dependency's health, so that its breaker counts them. A limit is no illness."""
 
 MAY_BE_PAID = frozenset({"timeout", "connection", "malformed"})
@@ -85,9 +86,31 @@ def read_fault(error: Exception) -> Fault | None:
         return None
     if isinstance(error, raised.UnexpectedModelBehavior):
         return Fault("malformed", _told(error))
+    unreachable = _unreachable(error)
+    if unreachable is not None:
+        return Fault("unreachable", unreachable)
     if not isinstance(error, raised.ModelAPIError):
         return Fault("malformed", f"the reply is not what the protocol says: {type(error).__name__}: {_told(error)}")
     return Fault(_kind(error), _told(error), error.retry_after)
+
+
+def _unreachable(error: BaseException) -> str | None:
+    """What could not be connected to, and why; None where a request may have gone out."""
+    import httpx2
+
+    chain = list(_causes(error))
+    for each in chain:
+        if isinstance(each, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+            url = each.request.url
+            place = f"{url.host}:{url.port}" if url.port else url.host
+            return f"{place} cannot be reached: {str(chain[-1]) or type(each).__name__}"
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _kind(error: Exception) -> FaultKind:

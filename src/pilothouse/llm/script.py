@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,6 +34,33 @@ CONDITIONS = frozenset({"contains", "matches", "after", "asks_for", "model", "sy
 ANSWERS = frozenset({"say", "json", "call", "fault"})
 ENTRY_KEYS = CONDITIONS | ANSWERS | {"times", "delay_seconds", "retry_after_seconds"}
 SHOWN = 200
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_texts(value: object) -> bool:
+    return _is_text(value) or (isinstance(value, list) and bool(value) and all(map(_is_text, value)))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+FORMS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "contains": (_is_text_or_texts, "text, or a list of texts of which one must be there"),
+    "call": (lambda value: isinstance(value, Mapping | list), "`tool: NAME` with `arguments: {…}`, or a list of them"),
+    "asks_for": (_is_text_or_texts, "the name of a type, text, or a list of fields"),
+    **dict.fromkeys(("matches", "after", "model", "system"), (_is_text, "text")),
+    **dict.fromkeys(("round", "times"), (_is_count, "a number of 1 or more")),
+    **dict.fromkeys(("delay_seconds", "retry_after_seconds"), (_is_duration, "a number of seconds, 0 or more")),
+}
+"""What the values of an entry must be, and how that is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +215,11 @@ def _entry(name: str, number: int, raw: object) -> Entry:
     where = f"{name}, entry {number}"
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{where} is {raw!r}; an entry is a mapping, such as `say: Hello`")
-    flat = {**raw.get("when", {}), **{key: value for key, value in raw.items() if key != "when"}}
-    unknown = sorted(set(flat) - ENTRY_KEYS)
-    if unknown:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; use {', '.join(sorted(ENTRY_KEYS))}")
+    when = raw.get("when", {})
+    if not isinstance(when, Mapping):
+        raise ConfigError(f"{where}: when is {when!r}; it is a mapping, such as `when: {{contains: refund}}`")
+    flat = {**when, **{key: value for key, value in raw.items() if key != "when"}}
+    _check_form(where, flat)
     if len(ANSWERS & set(flat)) != 1:
         raise ConfigError(f"{where}: give exactly one of say, json, call and fault")
     if "fault" in flat and flat["fault"] not in FAULTS:
@@ -201,6 +230,17 @@ def _entry(name: str, number: int, raw: object) -> Entry:
         raise ConfigError(f"{where}: matches is no pattern: {error}") from error
     conditions = {key: flat[key] for key in CONDITIONS & set(flat) if key != "matches"}
     return Entry(number, conditions, _reply(where, flat), flat.get("times"), pattern)
+
+
+def _check_form(where: str, flat: Mapping[str, Any]) -> None:
+    for key, value in flat.items():
+        if key not in ENTRY_KEYS:
+            near = get_close_matches(str(key), ENTRY_KEYS, n=1)
+            meant = f"did you mean {near[0]!r}?" if near else f"use {', '.join(sorted(ENTRY_KEYS))}"
+            raise ConfigError(f"{where}: unknown key {key!r}; {meant}")
+        is_fit, wanted = FORMS.get(key, (None, ""))
+        if is_fit is not None and not is_fit(value):
+            raise ConfigError(f"{where}: {key} is {value!r}; it is {wanted}")
 
 
 def _reply(where: str, flat: Mapping[str, Any]) -> Reply:
