@@ -301,7 +301,7 @@ def test_a_graph_with_breakpoints_is_refused() -> None:
 PROGRAM = """
 import json, sys, openai
 given = json.load(sys.stdin)
-print("about to ask", file=sys.stderr)
+print("about to ask" + "." * given.get("dots", 0), file=sys.stderr)
 answer = openai.OpenAI().chat.completions.create(model="fast", messages=[{"role": "user", "content": given["q"]}])
 if given.get("exit"):
     sys.exit(given["exit"])
@@ -378,6 +378,20 @@ async def test_a_program_that_fails_is_tried_again_and_pays_once(start: Start, p
     assert (run["state"], run["attempt"]) == ("failed", 2)
     assert "ended with exit code 3: about to ask" in run["error"]["message"]
     assert len(model.asked) == 1
+
+
+async def test_a_program_past_its_limits_fails_with_the_limit_and_not_again(start: Start, program: Path) -> None:
+    app = App("t")
+    app.add_program("bot", [sys.executable, str(program)], model="small", max_attempts=3)
+    routes = {"small": {"models": ["offline:stand-in"], "max_input_tokens": 5}}
+    platform = await start(app, model=ScriptedModel([{"say": "Hello"}]), routes=routes)
+    run_id = await platform.submit("bot", {"q": "far too long a question for so small a model" * 10, "dots": 100_000})
+    await platform.run_until_idle()
+
+    run = await platform.get(run_id)
+    assert (run["state"], run["attempt"]) == ("failed", 1)
+    assert "max_input_tokens" in run["error"]["message"]
+    assert run["error"]["message"].endswith("then the program failed")
 
 
 async def test_a_program_without_its_key_gets_nothing(start: Start, tmp_path: Path) -> None:
