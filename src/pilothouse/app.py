@@ -188,20 +188,28 @@ class App:
         check_surroundings(workflow, Surroundings(tools, agents, self._toolbox.sources))
 
     def add_agent(
-        self, agent: Any, /, *, name: str | None = None, deps: Any = None, **options: Unpack[AgentArguments]
+        self,
+        agent: Any,
+        /,
+        *,
+        name: str | None = None,
+        deps: Any = None,
+        effects: Mapping[str, str] | None = None,
+        **options: Unpack[AgentArguments],
     ) -> None:
         """Registers an agent of a framework, as it is. Its input is `{"prompt": "…", "context": {…}}`.
 
         Takes an `Agent` of Pydantic AI (extra `llm`) or of the OpenAI Agents SDK (extra `openai-agents`), and a graph
         of LangGraph (extra `langgraph`), whose input is the graph's own. Model requests go through the gateway and
         tool calls become steps, so that what has been answered or done is not asked or done again. `name` defaults to
-        the agent's. `deps` are the agent's, or a function that makes them of the run's context. `options` are those of
+        the agent's. `deps` are the agent's, or a function that makes them of the run's context. `effects` says of the
+        agent's tools, by name, what a call does to the world, as `effect` of `tool` does. `options` are those of
         `agent`; `model` puts a route in the place of the agent's own model.
-        Raises ConfigError for an object that no adapter knows.
+        Raises ConfigError for an object that no adapter knows, and for models that no gateway can stand in for.
         """
         from pilothouse.agents.frameworks import adapt
 
-        chosen, handler = adapt(agent, name, deps)
+        chosen, handler = adapt(agent, name, deps, effects=effects or {}, has_route="model" in options)
         self._add(handler, chosen, options)
 
     def add_program(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from agents import Agent as OpenAIAgent
-from agents import function_tool
+from agents import OpenAIChatCompletionsModel, function_tool
 from langchain_core.tools import tool as langchain_tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import interrupt
+from openai import AsyncOpenAI
 from pydantic import BaseModel
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import ModelRetry, RunContext
@@ -101,7 +103,8 @@ async def test_openai_agents_hand_off_and_call_tools_as_steps(start: Start) -> N
 
     billing = OpenAIAgent(name="billing", instructions="You know orders", tools=[lookup], model="gpt-5-mini")
     app = App("t")
-    app.add_agent(OpenAIAgent(name="front", instructions="You hand off", handoffs=[billing], output_type=str))
+    front = OpenAIAgent(name="front", instructions="You hand off", handoffs=[billing], output_type=str)
+    app.add_agent(front, effects={"lookup": "read"})
     model = ScriptedModel(
         [
             {"when": {"system": "hand off"}, "call": {"tool": "transfer_to_billing", "arguments": {}}},
@@ -115,7 +118,70 @@ async def test_openai_agents_hand_off_and_call_tools_as_steps(start: Start) -> N
 
     found = await platform.timeline(run_id)
     assert (found["run"]["output"], called) == ("It was sent.", [17])
-    assert sorted(step["kind"] for step in found["steps"]) == ["intent", "model", "model", "model", "tool"]
+    assert sorted(step["kind"] for step in found["steps"]) == ["model", "model", "model", "tool"]
+
+
+async def test_an_openai_agent_that_is_a_tool_is_asked_once(start: Start) -> None:
+    inner = OpenAIAgent(name="inner", instructions="You are inner")
+    app = App("t")
+    app.add_agent(OpenAIAgent(name="outer", tools=[inner.as_tool("ask_inner", "Asks")]))
+    model = ScriptedModel(
+        [
+            {"when": {"system": "You are inner"}, "say": "It was sent."},
+            {"when": {"after": "nothing"}, "call": {"tool": "ask_inner", "arguments": {"input": "?"}}},
+            {"fault": "rate_limited", "retry_after_seconds": 60, "times": 1},
+            {"say": "done"},
+        ]
+    )
+    platform = await start(app, model=model)
+    run_id = await platform.submit("outer", {"prompt": "?"})
+    await platform.run_until_idle()
+    await platform.advance(seconds=61)
+    await platform.run_until_idle()
+
+    run = await platform.get(run_id)
+    assert (run["state"], run["output"], run["attempt"]) == ("succeeded", "done", 2), run["error"]
+    assert len(model.asked) == 4
+
+
+def paying_pydantic_agent(paid: list[int]) -> Any:
+    agent = PydanticAgent("openai:gpt-5-mini", name="payer", defer_model_check=True)
+
+    @agent.tool_plain(requires_approval=True)
+    def pay(amount: int) -> str:
+        paid.append(amount)
+        return "paid"
+
+    return agent
+
+
+def paying_openai_agent(paid: list[int]) -> Any:
+    @function_tool(needs_approval=True)
+    def pay(amount: int) -> str:
+        paid.append(amount)
+        return "paid"
+
+    return OpenAIAgent(name="payer", tools=[pay])
+
+
+@pytest.mark.parametrize("make", [paying_pydantic_agent, paying_openai_agent])
+async def test_a_tool_that_wants_an_approval_waits_for_a_person(start: Start, make: Callable[[list[int]], Any]) -> None:
+    app, paid = App("t"), list[int]()
+    app.add_agent(make(paid), model="default")
+    call = {"tool": "pay", "arguments": {"amount": 3}}
+    script: list[dict[str, Any]] = [{"when": {"after": "nothing"}, "call": call}, {"say": "done"}]
+    platform = await start(app, model=ScriptedModel(script))
+    yes, no = [await platform.submit("payer", {"prompt": "?"}) for _ in range(2)]
+    await platform.run_until_idle()
+    assert paid == []
+
+    for run_id, choice, arguments in ((yes, "approve", {"amount": 2}), (no, "reject", None)):
+        (asked,) = await platform.approvals(run_id)
+        await platform.decide(asked["id"], choice, arguments=arguments, note="well")  # type: ignore[arg-type]
+    await platform.run_until_idle()
+
+    assert [(await platform.get(run_id))["output"] for run_id in (yes, no)] == ["done", "done"]
+    assert paid == [2]
 
 
 async def test_a_graph_waits_at_an_interrupt_and_goes_on(start: Start) -> None:
@@ -235,7 +301,7 @@ def test_a_graph_with_breakpoints_is_refused() -> None:
 PROGRAM = """
 import json, sys, openai
 given = json.load(sys.stdin)
-print("about to ask", file=sys.stderr)
+print("about to ask" + "." * given.get("dots", 0), file=sys.stderr)
 answer = openai.OpenAI().chat.completions.create(model="fast", messages=[{"role": "user", "content": given["q"]}])
 if given.get("exit"):
     sys.exit(given["exit"])
@@ -314,6 +380,20 @@ async def test_a_program_that_fails_is_tried_again_and_pays_once(start: Start, p
     assert len(model.asked) == 1
 
 
+async def test_a_program_past_its_limits_fails_with_the_limit_and_not_again(start: Start, program: Path) -> None:
+    app = App("t")
+    app.add_program("bot", [sys.executable, str(program)], model="small", max_attempts=3)
+    routes = {"small": {"models": ["offline:stand-in"], "max_input_tokens": 5}}
+    platform = await start(app, model=ScriptedModel([{"say": "Hello"}]), routes=routes)
+    run_id = await platform.submit("bot", {"q": "far too long a question for so small a model" * 10, "dots": 100_000})
+    await platform.run_until_idle()
+
+    run = await platform.get(run_id)
+    assert (run["state"], run["attempt"]) == ("failed", 1)
+    assert "max_input_tokens" in run["error"]["message"]
+    assert run["error"]["message"].endswith("then the program failed")
+
+
 async def test_a_program_without_its_key_gets_nothing(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "thief.py"
     path.write_text(PROGRAM.replace("openai.OpenAI()", "openai.OpenAI(api_key='another')"), encoding="utf-8")
@@ -357,11 +437,15 @@ async def test_a_cancelled_program_is_killed(start: Start, tmp_path: Path) -> No
 
 
 def test_what_no_adapter_knows_is_refused() -> None:
-    app = App("t")
+    app, own = App("t"), OpenAIChatCompletionsModel("gpt-5-mini", AsyncOpenAI(api_key="any"))
 
     with pytest.raises(ConfigError, match="is no agent that Pilothouse knows how to run"):
         app.add_agent(object())
     with pytest.raises(ConfigError, match="has no name; give it one"):
         app.add_agent(PydanticAgent(TestModel()))
+    with pytest.raises(ConfigError, match="tool 'pay' is said to be 'reed'; there is pure, read"):
+        app.add_agent(paying_pydantic_agent([]), effects={"pay": "reed"})
+    with pytest.raises(ConfigError, match=r"agent 'front' brings a OpenAIChatCompletionsModel, .* app.add_agent"):
+        app.add_agent(OpenAIAgent(name="a", handoffs=[OpenAIAgent(name="front", model=own)]))
     with pytest.raises(ConfigError, match="the command is a list"):
         app.add_program("bot", "python bot.py")

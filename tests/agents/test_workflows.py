@@ -474,7 +474,7 @@ edges:
       - {condition: {logic: "state.query == 'x'"}, to: refine}
       - {condition: {logic: default}, to: END}
   - from: refine
-    loop: {condition_field: done, exit_to: END, max_iterations: 3}
+    loop: {condition_field: state.done, exit_to: END, max_iterations: 3}
 config:
   llm: {provider: google, model: gemini-2.5-flash-lite, temperature: 0.7}
   execution: {timeout: 120, max_retries: 3}
@@ -505,4 +505,10 @@ def test_what_is_no_file_of_the_other_project_is_refused(tmp_path: Path) -> None
     path.write_text(FULL, encoding="utf-8")
 
     with pytest.raises(WorkflowError, match="it has no 'flow'"):
+        import_workflow(path)
+
+    path.write_text("flow: 3\nstate: {fields: {a: str}}\nnodes: [{prompt: x}]\nedges: [{from: a, routes: [{}]}]\n")
+    with pytest.raises(
+        WorkflowError, match=r":1:7: flow must be a mapping(.*\n){3}.*routes.0 must be a mapping with 'to'"
+    ):
         import_workflow(path)

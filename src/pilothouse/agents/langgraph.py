@@ -32,7 +32,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pilothouse import payloads
-from pilothouse.agents.seams import ForeignTool, Question, ask_model, call_tool, effect_of
+from pilothouse.agents.seams import Calls, Effects, ForeignTool, Question, ask_model, call_tool, effect_of
 from pilothouse.engine.agent import SOURCE
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.context import Context
@@ -227,7 +227,7 @@ def _bare(config: RunnableConfig) -> RunnableConfig:
     return {"configurable": {name: found[name] for name in names if name in found}}
 
 
-def make_handler(name: str, graph: Any) -> Callable[..., Awaitable[Any]]:
+def make_handler(name: str, graph: Any, effects: Effects) -> Callable[..., Awaitable[Any]]:
     """A handler that takes the graph's input and returns its final state.
 
     An `interrupt()` waits for the signal `interrupt-1` (`-2`, …); its payload is what the interrupt returns.
@@ -241,7 +241,7 @@ def make_handler(name: str, graph: Any) -> Callable[..., Awaitable[Any]]:
     async def handler(ctx: Context, input: dict[str, Any]) -> Any:
         attempt = ctx.attempt_state
         saver = JournalSaver(attempt)
-        compiled = _compiled(graph, saver, attempt)
+        compiled = _compiled(graph, saver, Calls(attempt, effects))
         config: RunnableConfig = {"configurable": {"thread_id": ctx.run_id}}
         token = current_attempt.set(attempt)
         try:
@@ -271,52 +271,52 @@ async def _answers(ctx: Context, saver: JournalSaver, interrupts: Sequence[Inter
     return {interrupt.id: answer for interrupt, answer in zip(interrupts, said, strict=True)}
 
 
-def _compiled(graph: Any, saver: JournalSaver, attempt: Attempt) -> Any:
+def _compiled(graph: Any, saver: JournalSaver, calls: Calls) -> Any:
     """The graph with our checkpointer and its tools as steps."""
     compiled = graph.compile() if isinstance(graph, StateGraph) else graph
     if not isinstance(compiled, CompiledStateGraph):
         raise FatalError(f"a {type(graph).__name__} cannot be run; give a StateGraph or a compiled one")
-    bound = _with_steps(compiled, attempt)
+    bound = _with_steps(compiled, calls)
     bound.checkpointer = saver
     return bound
 
 
-def _with_steps(graph: CompiledStateGraph[Any, Any, Any, Any], attempt: Attempt) -> Any:
+def _with_steps(graph: CompiledStateGraph[Any, Any, Any, Any], calls: Calls) -> Any:
     """A copy of the graph whose tools are steps."""
     bound = copy.copy(graph)
-    bound.nodes = {name: _node_with_steps(node, attempt) for name, node in graph.nodes.items()}
+    bound.nodes = {name: _node_with_steps(node, calls) for name, node in graph.nodes.items()}
     return bound
 
 
-def _node_with_steps(node: Any, attempt: Attempt) -> Any:
+def _node_with_steps(node: Any, calls: Calls) -> Any:
     """The node itself, unless it is a `ToolNode` or another graph."""
     match getattr(node, "bound", None):
         case ToolNode() as tools:
-            return node.copy({"bound": _tools_as_steps(tools, attempt)})
+            return node.copy({"bound": _tools_as_steps(tools, calls)})
         case CompiledStateGraph() as inner:
-            bound = _with_steps(inner, attempt)
+            bound = _with_steps(inner, calls)
             return node.copy({"bound": bound, "subgraphs": [bound]})
     return node
 
 
-def _tools_as_steps(tools: ToolNode, attempt: Attempt) -> ToolNode:
+def _tools_as_steps(tools: ToolNode, calls: Calls) -> ToolNode:
     return ToolNode(
         list(tools.tools_by_name.values()),
         name=tools.name or "tools",
         handle_tool_errors=tools._handle_tool_errors,
         messages_key=tools._messages_key,
-        awrap_tool_call=_journaling(attempt, tools._awrap_tool_call),
+        awrap_tool_call=_journaling(calls, tools._awrap_tool_call),
     )
 
 
-def _journaling(attempt: Attempt, inner: Any) -> Any:
+def _journaling(calls: Calls, inner: Any) -> Any:
     """What stands around every call of a tool: ours, and around that what the node had."""
     serde = JsonPlusSerializer()
 
     async def wrap(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
         asked = request.tool_call
         metadata = None if request.tool is None else request.tool.metadata
-        tool = ForeignTool(asked["name"], effect_of(metadata))
+        tool = ForeignTool(asked["name"], effect_of(asked["name"], calls.effects, metadata))
 
         async def call(given: dict[str, Any]) -> list[str]:
             own = request if given == asked["args"] else request.override(tool_call={**asked, "args": given})
@@ -326,7 +326,7 @@ def _journaling(attempt: Attempt, inner: Any) -> Any:
 
         name = f"{asked['name']}.{str(asked['id'])[-ID_SHOWN:]}"
         try:
-            kind, content = await call_tool(attempt, name, tool, asked["args"], call)
+            kind, content = await call_tool(calls.attempt, name, tool, asked["args"], call)
         except ToolError as error:
             return ToolMessage(str(error), tool_call_id=asked["id"], name=asked["name"], status="error")
         return serde.loads_typed((kind, base64.b64decode(content)))

@@ -11,7 +11,19 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from agents import Agent, FunctionTool, Model, ModelProvider, ModelResponse, RunConfig, Runner, Tool, Usage
+from agents import (
+    Agent,
+    FunctionTool,
+    Model,
+    ModelProvider,
+    ModelResponse,
+    RunConfig,
+    Runner,
+    RunResult,
+    RunState,
+    Tool,
+    Usage,
+)
 from agents.exceptions import AgentsException
 from agents.models.chatcmpl_converter import Converter
 from agents.run_context import RunContextWrapper
@@ -19,11 +31,11 @@ from agents.tool_context import ToolContext
 from openai.types.chat import ChatCompletionMessage
 
 from pilothouse import payloads
-from pilothouse.agents.seams import ForeignTool, Question, ask_model, call_tool
+from pilothouse.agents.seams import ASKS, Calls, Effects, ForeignTool, Question, ask_model, call_tool, effect_of
 from pilothouse.engine.agent import SOURCE
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.context import Context
-from pilothouse.errors import FatalError, ToolError
+from pilothouse.errors import ConfigError, FatalError, ToolError
 from pilothouse.llm.wire import openai as wire
 
 ID_SHOWN = 12
@@ -100,66 +112,102 @@ class JournaledAgent(Agent[Any]):
 
     async def get_all_tools(self, run_context: RunContextWrapper[Any]) -> list[Tool]:
         tools = await super().get_all_tools(run_context)
-        attempt: Attempt = getattr(self, ATTEMPT)
-        return [_journaled_tool(attempt, tool) if isinstance(tool, FunctionTool) else tool for tool in tools]
+        calls: Calls = getattr(self, CALLS)
+        return [_journaled_tool(calls, tool) if isinstance(tool, FunctionTool) else tool for tool in tools]
 
 
-ATTEMPT = "_pilothouse_attempt"
+CALLS = "_pilothouse_calls"
 
 
-def _journaled_agent(attempt: Attempt, agent: Agent[Any], made: dict[int, Agent[Any]]) -> Agent[Any]:
+def _journaled_agent(calls: Calls, agent: Agent[Any], made: dict[int, Agent[Any]]) -> Agent[Any]:
     """A copy of the agent and of all that it hands off to; agents that hand off to each other are copied once."""
     if id(agent) in made:
         return made[id(agent)]
     fields = {field.name: getattr(agent, field.name) for field in dataclasses.fields(agent) if field.init}
-    copy = JournaledAgent(**{**fields, "handoffs": []})
-    setattr(copy, ATTEMPT, attempt)
+    named = agent.model if isinstance(agent.model, str) else None  # a model of its own has a route in its place
+    copy = JournaledAgent(**{**fields, "handoffs": [], "model": named})
+    setattr(copy, CALLS, calls)
     made[id(agent)] = copy
     copy.handoffs = [
-        _journaled_agent(attempt, each, made) if isinstance(each, Agent) else _journaled_handoff(attempt, each, made)
+        _journaled_agent(calls, each, made) if isinstance(each, Agent) else _journaled_handoff(calls, each, made)
         for each in agent.handoffs
     ]
     return copy
 
 
-def _journaled_handoff(attempt: Attempt, handoff: Any, made: dict[int, Agent[Any]]) -> Any:
+def _journaled_handoff(calls: Calls, handoff: Any, made: dict[int, Agent[Any]]) -> Any:
     inner = handoff.on_invoke_handoff
 
     async def invoke(context: RunContextWrapper[Any], arguments: str) -> Agent[Any]:
-        return _journaled_agent(attempt, await inner(context, arguments), made)
+        return _journaled_agent(calls, await inner(context, arguments), made)
 
     return dataclasses.replace(handoff, on_invoke_handoff=invoke)
 
 
-def _journaled_tool(attempt: Attempt, tool: FunctionTool) -> FunctionTool:
+def _journaled_tool(calls: Calls, tool: FunctionTool) -> FunctionTool:
     inner = tool.on_invoke_tool
 
     async def invoke(context: ToolContext[Any], arguments: str) -> Any:
         name = f"{tool.name}.{context.tool_call_id[-ID_SHOWN:]}"
         given = payloads.decode(arguments) if arguments else {}
+        risk = ASKS if context.tool_call_id in calls.to_approve else 0
+        foreign = ForeignTool(tool.name, effect_of(tool.name, calls.effects), risk=risk)
 
         async def call(edited: dict[str, Any]) -> Any:
             return await inner(context, arguments if edited == given else payloads.encode(edited))
 
         try:
-            return await call_tool(attempt, name, ForeignTool(tool.name), given, call)
+            return await call_tool(calls.attempt, name, foreign, given, call)
         except ToolError as error:
             return str(error)
 
     return dataclasses.replace(tool, on_invoke_tool=invoke)
 
 
-def make_handler(name: str, agent: Agent[Any], deps: Any) -> Callable[..., Awaitable[Any]]:
+def _with_all_allowed(calls: Calls, result: RunResult) -> RunState[Any]:
+    """The run with every call allowed that wants an approval: people are asked at the call, and may edit it there."""
+    state = result.to_state()
+    for each in result.interruptions:
+        if not isinstance(each.agent, JournaledAgent):
+            raise FatalError(
+                f"tool {each.name!r} of agent {each.agent.name!r}, which is itself a tool, wants an approval; "
+                "hand off to the agent, or let it be asked for the tool that the agent is"
+            )
+        calls.to_approve.add(str(each.call_id))
+        state.approve(each)
+    return state
+
+
+def refuse_own_models(agent: Agent[Any]) -> None:
+    """Raises ConfigError where an agent, or one that it hands off to, brings a model that would pass by the gateway."""
+    seen, waiting = set[int](), [agent]
+    while waiting:
+        each = waiting.pop()
+        if each.model is not None and not isinstance(each.model, str):
+            raise ConfigError(
+                f"agent {each.name!r} brings a {type(each.model).__name__}, asked past limits and journal; "
+                "name its model by text, or put a route in its place: app.add_agent(agent, model='default')"
+            )
+        if id(each) not in seen:
+            seen.add(id(each))
+            waiting.extend(other for other in each.handoffs if isinstance(other, Agent))
+
+
+def make_handler(name: str, agent: Agent[Any], deps: Any, effects: Effects) -> Callable[..., Awaitable[Any]]:
     """A handler that takes a prompt and returns the agent's final output. `deps` is the SDK's context."""
 
     async def handler(ctx: Context, prompt: str, context: dict[str, Any] | None = None) -> Any:
         attempt = ctx.attempt_state
-        journaled = _journaled_agent(attempt, agent, {})
+        calls = Calls(attempt, effects)
+        journaled = _journaled_agent(calls, agent, {})
         models = JournaledModels(attempt, name, attempt.agent.options.model)
         config = RunConfig(model_provider=models, tracing_disabled=True)
         given = deps(ctx) if callable(deps) else deps
         try:
             result = await Runner.run(journaled, prompt, context=given, run_config=config, max_turns=MAX_TURNS)
+            while result.interruptions:
+                state = _with_all_allowed(calls, result)
+                result = await Runner.run(journaled, state, run_config=config, max_turns=MAX_TURNS)
         except AgentsException as error:
             raise FatalError(f"agent {name!r} gave up: {error}") from error  # with the same answers it would again
         return result.final_output

@@ -31,6 +31,9 @@ from pilothouse.errors import ConfigError, FatalError, PilothouseError, RunError
 MAX_OUTPUT = 10_000_000
 """Bytes that a program may print as its output."""
 
+MAX_LINE = 8_192
+"""Bytes of one line of the log."""
+
 ERROR_LINES = 20
 STOP_SECONDS = 2.0
 UNSAID = frozenset({"stream", "stream_options", "user", "metadata", "store"})
@@ -55,8 +58,14 @@ def make_handler(name: str, program: Program) -> Callable[..., Awaitable[Any]]:
         raise ConfigError(f"agent {name!r}: the command is a list, such as ['python', 'bot.py']")
 
     async def handler(ctx: Context, input: Any) -> Any:
-        async with _serving(ctx.attempt_state) as url_and_key:
-            return await _run(ctx, program, input, _environment(program, ctx, *url_and_key))
+        async with _serving(ctx.attempt_state) as endpoint:
+            try:
+                return await _run(ctx, program, input, _environment(program, ctx, endpoint))
+            except RunError as error:
+                if endpoint.refusal is None:
+                    raise
+                refusal = endpoint.refusal  # what was refused once is refused again
+                raise FatalError(f"{refusal}; then the program failed") from error
 
     handler.__doc__ = " ".join(program.command)
     setattr(handler, SOURCE, payloads.encode([*program.command, _source_of(program)]))
@@ -71,13 +80,13 @@ def _source_of(program: Program) -> str:
     return "" if found is None else found.read_text(encoding="utf-8", errors="replace")
 
 
-def _environment(program: Program, ctx: Context, url: str, key: str) -> Mapping[str, str]:
+def _environment(program: Program, ctx: Context, endpoint: Endpoint) -> Mapping[str, str]:
     return {
         **isolated_environment(program.secrets),
-        "OPENAI_BASE_URL": f"{url}/v1",
-        "OPENAI_API_KEY": key,
-        "ANTHROPIC_BASE_URL": url,
-        "ANTHROPIC_API_KEY": key,
+        "OPENAI_BASE_URL": f"{endpoint.url}/v1",
+        "OPENAI_API_KEY": endpoint.key,
+        "ANTHROPIC_BASE_URL": endpoint.url,
+        "ANTHROPIC_API_KEY": endpoint.key,
         "PILOTHOUSE_RUN_ID": ctx.run_id,
         "PILOTHOUSE_ATTEMPT": str(ctx.attempt),
     }
@@ -134,13 +143,27 @@ async def _talk(process: asyncio.subprocess.Process, input: bytes) -> bytes:
 
 async def _log_lines(ctx: Context, process: asyncio.subprocess.Process) -> list[str]:
     """Standard error goes into the run's log; its last lines come back."""
-    assert process.stderr is not None
     last: list[str] = []
-    while line := await process.stderr.readline():
+    async for line in _lines(process):
         text = line.decode(errors="replace").rstrip()
         ctx.log(text, level="warning", source="stderr")
         last = [*last, text][-ERROR_LINES:]
     return last
+
+
+async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[bytes]:
+    """The lines of standard error; what has no end comes in pieces."""
+    assert process.stderr is not None
+    rest = b""
+    while chunk := await process.stderr.read(MAX_LINE):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line
+        if len(rest) > MAX_LINE:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
 
 
 def _result(output: bytes) -> Any:
@@ -155,19 +178,19 @@ def _result(output: bytes) -> Any:
 
 
 @asynccontextmanager
-async def _serving(attempt: Attempt) -> AsyncIterator[tuple[str, str]]:
-    """Serves models to whoever has the run's key; the address and the key."""
+async def _serving(attempt: Attempt) -> AsyncIterator[Endpoint]:
+    """Serves models to whoever has the run's key."""
     import uvicorn
 
     key = f"ph-run-{random_secrets.token_urlsafe(32)}"
     listening = socket.create_server(("127.0.0.1", 0))
-    endpoint = Endpoint(attempt, key)
+    endpoint = Endpoint(attempt, f"http://127.0.0.1:{listening.getsockname()[1]}", key)
     config = uvicorn.Config(endpoint.app(), log_config=None, access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     server.capture_signals = suppress  # type: ignore[assignment]  # the worker's own signals are not the server's
     serving = asyncio.ensure_future(server.serve(sockets=[listening]))
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", key
+        yield endpoint
     finally:
         server.should_exit = server.force_exit = True
         await asyncio.wait([serving], timeout=STOP_SECONDS)
@@ -175,11 +198,16 @@ async def _serving(attempt: Attempt) -> AsyncIterator[tuple[str, str]]:
 
 
 class Endpoint:
-    """OpenAI's two protocols and Anthropic's in front of one attempt's models."""
+    """OpenAI's two protocols and Anthropic's in front of one attempt's models.
 
-    def __init__(self, attempt: Attempt, key: str) -> None:
+    `refusal` is why the latest question can have no answer.
+    """
+
+    def __init__(self, attempt: Attempt, url: str, key: str) -> None:
+        self.url = url
+        self.key = key
+        self.refusal: PilothouseError | None = None
         self._attempt = attempt
-        self._key = key
 
     def app(self) -> Any:
         from starlette.applications import Starlette
@@ -196,7 +224,7 @@ class Endpoint:
         from pilothouse.llm.wire.request import BadRequest, key_of
 
         body, given, protocol = await request.body(), key_of(request.headers), PROTOCOLS[request.url.path]
-        if not hmac.compare_digest(given.encode(), self._key.encode()):
+        if not hmac.compare_digest(given.encode(), self.key.encode()):
             return JSONResponse(protocol.error(401, "this address takes the key of its own run only"), 401)
         try:
             parsed = json.loads(body)
@@ -205,10 +233,16 @@ class Endpoint:
             return JSONResponse(protocol.error(400, str(error)), 400)
         question = Question(self._route(asked.model), asked.messages, asked.parameters, asked.settings)
         facts = {name: value for name, value in parsed.items() if name not in UNSAID}
+        name = f"model.{payloads.digest(payloads.encode(facts))}"
+        asking = asyncio.ensure_future(ask_question(self._attempt, name, question, facts))
+        self._attempt.own(asking)
+        await asyncio.wait([asking])
+        if asking.cancelled():
+            return JSONResponse(protocol.error(503, "the run waits, and its program is stopped meanwhile"), 503)
         try:
-            name = f"model.{payloads.digest(payloads.encode(facts))}"
-            response = await ask_question(self._attempt, name, question, facts)
+            response = asking.result()
         except PilothouseError as error:
+            self.refusal = error if isinstance(error.__cause__, FatalError) else None
             return JSONResponse(protocol.error(400, str(error)), 400)
         if asked.is_stream:
             return StreamingResponse(iter(protocol.events(response, asked.model)), media_type="text/event-stream")

@@ -13,14 +13,14 @@ from typing import Any
 
 from pydantic_ai import Agent
 from pydantic_ai.capabilities.abstract import AbstractCapability, WrapToolExecuteHandler
-from pydantic_ai.exceptions import AgentRunError, ModelRetry, ToolFailed, ToolRetryError
+from pydantic_ai.exceptions import AgentRunError, ApprovalRequired, ModelRetry, ToolFailed, ToolRetryError
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import RunContext, ToolDefinition
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 
 from pilothouse import payloads
-from pilothouse.agents.seams import ForeignTool, Question, ask_model, call_tool, effect_of
+from pilothouse.agents.seams import ASKS, Calls, Effects, ForeignTool, Question, ask_model, call_tool, effect_of
 from pilothouse.engine.agent import SOURCE
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.context import Context
@@ -83,10 +83,15 @@ class JournaledModel(Model):
 
 
 class JournaledTools(AbstractCapability[Any]):
-    """Makes every tool call of an agent's run a step."""
+    """Makes every tool call of an agent's run a step; those that the agent wants approved wait for a person."""
 
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def handle_deferred_tool_calls(
+        self, ctx: RunContext[Any], *, requests: DeferredToolRequests
+    ) -> DeferredToolResults | None:
+        return requests.build_results(approve_all=True) if requests.approvals else None  # people are asked at the call
 
     async def wrap_tool_execute(
         self,
@@ -97,7 +102,9 @@ class JournaledTools(AbstractCapability[Any]):
         args: dict[str, Any],
         handler: WrapToolExecuteHandler,
     ) -> Any:
-        tool = ForeignTool(call.tool_name, effect_of(tool_def.metadata), (tool_def.metadata or {}).get("platform"))
+        effect = effect_of(call.tool_name, self._calls.effects, tool_def.metadata)
+        platform = (tool_def.metadata or {}).get("platform")
+        tool = ForeignTool(call.tool_name, effect, platform, risk=ASKS if ctx.tool_call_approved else 0)
 
         async def execute(given: dict[str, Any]) -> dict[str, Any]:
             try:
@@ -106,23 +113,27 @@ class JournaledTools(AbstractCapability[Any]):
                 return {"retry": str(error)}
             except ToolFailed as error:
                 return {"failed": error.message}
+            except ApprovalRequired:
+                return {"asks": True}
 
-        name = f"{call.tool_name}.{call.tool_call_id[-ID_SHOWN:]}"
+        name = f"{call.tool_name}.{call.tool_call_id[-ID_SHOWN:]}" + (".approved" if ctx.tool_call_approved else "")
         try:
-            outcome = await call_tool(self._attempt, name, tool, args, execute)
+            outcome = await call_tool(self._calls.attempt, name, tool, args, execute)
         except ToolError as error:
             raise ToolFailed(str(error)) from error
         if "retry" in outcome:
             raise ModelRetry(outcome["retry"])
         if "failed" in outcome:
             raise ToolFailed(outcome["failed"])
+        if "asks" in outcome:
+            raise ApprovalRequired
         return outcome["returned"]
 
 
 Deps = Any | Callable[[Context], Any]
 
 
-def make_handler(name: str, agent: Agent[Any, Any], deps: Deps) -> Callable[..., Awaitable[Any]]:
+def make_handler(name: str, agent: Agent[Any, Any], deps: Deps, effects: Effects) -> Callable[..., Awaitable[Any]]:
     """A handler that takes a prompt, and what `deps` may look at as `context`; it returns what the agent returns."""
     model = agent.model
     own_model = model if isinstance(model, Model) else None
@@ -133,8 +144,9 @@ def make_handler(name: str, agent: Agent[Any, Any], deps: Deps) -> Callable[...,
         route = attempt.agent.options.model or named
         journaled = JournaledModel(attempt, name, route, None if attempt.agent.options.model else own_model)
         given = await _made(deps, ctx)
+        tools = JournaledTools(Calls(attempt, effects))
         try:
-            result = await agent.run(prompt, model=journaled, deps=given, capabilities=[JournaledTools(attempt)])
+            result = await agent.run(prompt, model=journaled, deps=given, capabilities=[tools])
         except AgentRunError as error:
             raise FatalError(f"agent {name!r} gave up: {error}") from error  # with the same answers it would again
         return result.output

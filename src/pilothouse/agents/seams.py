@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
@@ -14,6 +14,7 @@ from pilothouse.domain.retries import RetryPolicy
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.governed import GovernedCall, kept_answer
 from pilothouse.engine.intents import Ready
+from pilothouse.engine.journal import current_path
 from pilothouse.engine.models import MODEL_KIND, ask, asker_of, fitted
 from pilothouse.engine.permission import Call, Declared, permit
 from pilothouse.engine.runaways import note_stored
@@ -21,6 +22,7 @@ from pilothouse.engine.signature import StepTraits
 from pilothouse.engine.steps import StepCall, answer_of
 from pilothouse.engine.switches import EffectGate, pass_switches
 from pilothouse.engine.tool_calls import TOOL_KIND
+from pilothouse.errors import FatalError
 from pilothouse.llm.messages import load_response
 from pilothouse.llm.prompts import Prompt
 
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
     from pydantic_ai.models import Model, ModelRequestParameters
     from pydantic_ai.settings import ModelSettings
+
+Effects = Mapping[str, Effect]
+"""The effect classes of an agent's tools, by name."""
+
+ASKS = 2
+"""The risk tier of a call that the framework itself wants a person to approve: one reviewer."""
 
 ONCE = RetryPolicy()
 UNSAID = frozenset({"timestamp", "run_id", "conversation_id", "metadata"})
@@ -58,7 +66,7 @@ async def ask_question(attempt: Attempt, name: str, question: Question, facts: A
     """A model's answer, once; `facts` are what must be the same on replay."""
     if attempt.stop_reason is not None:
         await attempt.refuse_if_stopped()
-    asked, stored = attempt.journal.open(attempt.unique(name), MODEL_KIND, facts)
+    asked, stored = attempt.journal.open(_unique(attempt, name), MODEL_KIND, facts)
     if stored is not None:
         return load_response(payloads.encode(answer_of(stored, None)))
     prompt = Prompt(
@@ -74,16 +82,29 @@ async def ask_question(attempt: Attempt, name: str, question: Question, facts: A
 
 @dataclass(frozen=True, slots=True)
 class ForeignTool:
-    """A tool of a framework, and what is known of it."""
+    """A tool of a framework, and what is known of it. `risk` is a tier, as of a tool of the App."""
 
     name: str
     effect: Effect = Effect.WRITE
     platform: str | None = None
+    risk: int = 0
     cost_microusd: int = 0
 
     @property
     def is_repeatable(self) -> bool:
         return self.effect is Effect.IDEMPOTENT
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What stands behind the tools of an agent: the attempt that they are called in, and what was said of them.
+
+    `to_approve` are the ids of the calls that the framework wants a person to approve.
+    """
+
+    attempt: Attempt
+    effects: Effects
+    to_approve: set[str] = field(default_factory=set)
 
 
 async def call_tool(
@@ -104,7 +125,7 @@ async def call_tool(
         await note_stored(attempt, asked, stored, tool.name)
         return kept_answer(stored, None, tool)
     await pass_switches(attempt, tool.name)
-    declared = Declared(tool.name, tool.effect, tool.platform)
+    declared = Declared(tool.name, tool.effect, tool.platform, risk=tool.risk)
     given = await permit(Call(attempt, asked, declared, "model", dict), dict(arguments))
     text = payloads.encode(to_jsonable_python(given, fallback=str, inf_nan_mode="strings"))
     governed = GovernedCall(attempt, asked, tool, "model", text)
@@ -118,9 +139,23 @@ async def call_tool(
     return payloads.decode(await governed.carry_out(call))
 
 
-def effect_of(metadata: Mapping[str, Any] | None) -> Effect:
-    """The effect class in a tool's metadata; a tool that says nothing may change the world."""
-    return Effect((metadata or {}).get("effect", Effect.WRITE))
+def _unique(attempt: Attempt, name: str) -> str:
+    """Counted for each step by itself: what is asked inside a tool is not asked when the tool's answer is there."""
+    path = current_path.get()
+    return attempt.unique(f"{path}/{name}").removeprefix(f"{path}/")
+
+
+def effect_of(tool: str, effects: Effects, metadata: Mapping[str, Any] | None = None) -> Effect:
+    """What was said of a tool at its agent's registration, else in its metadata; one that says nothing is a write.
+
+    Raises FatalError for a word in the metadata that is no effect class.
+    """
+    if tool in effects:
+        return effects[tool]
+    said = (metadata or {}).get("effect", Effect.WRITE)
+    if said not in tuple(Effect):
+        raise FatalError(f"tool {tool!r} has the effect {said!r} in its metadata; there is {', '.join(Effect)}")
+    return Effect(said)
 
 
 def _plain(value: Any) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pilothouse.agents.workflow.format import END
-from pilothouse.agents.workflow.source import WorkflowError, plain, read_source
+from pilothouse.agents.workflow.source import Location, Problem, WorkflowError, plain, read_source
 
 FIELD = re.compile(r"\{(?:state\.)?(?P<path>[A-Za-z_][\w.]*)\}")
 LOGIC_FIELD = re.compile(r"\{?\bstate\.(?P<path>[A-Za-z_][\w.]*)\}?")
@@ -17,6 +17,8 @@ NAME = re.compile(r"\W+")
 
 FLOW_KEYS = frozenset({"name", "description", "version"})
 NODE_KEYS = frozenset({"id", "description", "prompt", "outputs", "output_schema", "tools", "inputs", "llm"})
+NODE_KINDS: dict[str, type] = {"inputs": dict, "llm": dict, "output_schema": dict, "outputs": list, "tools": list}
+EDGE_KINDS: dict[str, type] = {"routes": list, "loop": dict}
 CONFIG_NOTES = {
     "observability": "metrics, logs and traces are settings of Pilothouse, not of a workflow",
     "storage": "where runs are kept is the setting database_url",
@@ -42,7 +44,39 @@ def import_workflow(path: str | Path) -> Imported:
         raise WorkflowError(
             f"{path}: it has no {missing[0]!r}; a file of configurable-agents has flow, state, nodes, edges"
         )
+    problems = list(_misshapen(content))
+    if problems:
+        raise source.error(problems)
     return _Import(content).run()
+
+
+def _misshapen(content: Mapping[str, Any]) -> Iterator[Problem]:
+    """What stands where the other project has something of another kind."""
+    yield from _wrong_kinds(content, {"flow": dict, "state": dict, "nodes": list, "edges": list}, ())
+    state, nodes, edges = content["state"], content["nodes"], content["edges"]
+    for name, spec in (state.get("fields", {}) if isinstance(state, dict) else {}).items():
+        if not isinstance(spec, dict):
+            yield Problem(f"state.fields.{name} must be a mapping", ("state", "fields", name))
+    for place, node in enumerate(nodes if isinstance(nodes, list) else ()):
+        yield from _misshapen_part(("nodes", place), node, "id", NODE_KINDS)
+    for place, edge in enumerate(edges if isinstance(edges, list) else ()):
+        yield from _misshapen_part(("edges", place), edge, "from", EDGE_KINDS)
+        routes = edge.get("routes") if isinstance(edge, dict) else None
+        for number, route in enumerate(routes if isinstance(routes, list) else ()):
+            yield from _misshapen_part(("edges", place, "routes", number), route, "to", {"condition": dict})
+
+
+def _misshapen_part(location: Location, part: Any, name: str, kinds: Mapping[str, type]) -> Iterator[Problem]:
+    if not isinstance(part, dict) or name not in part:
+        yield Problem(f"{'.'.join(map(str, location))} must be a mapping with {name!r}", location)
+        return
+    yield from _wrong_kinds(part, kinds, location)
+
+
+def _wrong_kinds(part: Mapping[str, Any], kinds: Mapping[str, type], location: Location) -> Iterator[Problem]:
+    for key, kind in kinds.items():
+        if part.get(key) is not None and not isinstance(part[key], kind):
+            yield Problem(f"{key} must be a {'mapping' if kind is dict else 'list'}", (*location, key))
 
 
 class _Import:
@@ -105,10 +139,12 @@ class _Import:
         name = node["id"]
         for key in sorted(set(node) - NODE_KEYS):
             self._note(f"{key} of node {name} was left out")
+        if not node.get("prompt"):
+            self._note(f"node {name} has no prompt; write what it does as a python or tool node")
         inputs = {key: _path(str(value)) for key, value in (node.get("inputs") or {}).items()}
         model: dict[str, Any] = {"prompt": _template(str(node.get("prompt", "")), inputs)}
         if node.get("tools"):
-            model["tools"] = [tool if isinstance(tool, str) else tool.get("name") for tool in node["tools"]]
+            model["tools"] = [str(tool.get("name") if isinstance(tool, dict) else tool) for tool in node["tools"]]
             self._note(f"the tools of node {name} must be registered with @app.tool: {', '.join(model['tools'])}")
         self._model_settings(name, node.get("llm") or {}, model)
         made: dict[str, Any] = {"model": model, "writes": list(node.get("outputs") or ())}
@@ -136,8 +172,12 @@ class _Import:
             made |= self._routes(made["from"], edge["routes"])
         elif "loop" in edge:
             loop = edge["loop"]
-            until = loop.get("condition_field", "false")
-            made["loop"] = {"until": until, "max": loop.get("max_iterations", 10), "to": self._name(loop["exit_to"])}
+            until = _path(str(loop.get("condition_field", "false")))
+            made["loop"] = {
+                "until": until,
+                "max": loop.get("max_iterations", 10),
+                "to": self._name(loop.get("exit_to", END)),
+            }
         elif "parallel" in edge:
             self._note(f"the parallel edge from {made['from']} was left out: write it as a map node")
             made["to"] = END
