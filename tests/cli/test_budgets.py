@@ -75,12 +75,12 @@ def test_a_clamped_answer_is_shown_explained_and_reported(desk: Shell) -> None:
     assert "run.succeeded" in ended(desk, run_id)
 
     shown = desk("runs", "show", run_id).out
-    assert f"clamped by run:{run_id} (run, microusd)" in shown
+    assert "clamped by its own limit on dollars" in shown
     assert "over_limit: its answer was held to" in shown
     explained = desk("budget", "explain", run_id).out
     assert "app:money (run@asker)" in explained
     assert "clamped" in explained
-    assert "route big: 1 calls; at most 200 questions of a run (asked: 1), 200,000 tokens in" in explained
+    assert "route big: 1 call; at most 200 questions of a run (asked: 1), 200,000 tokens in" in explained
     (line,) = [each for each in desk("cost", "report", "--by", "user", "--json").json["items"] if each["user"] == "ann"]
     assert (line["runs"], line["succeeded_runs"], line["cost_microusd"]) == (1, 1, line["microusd_per_success"])
 
@@ -135,6 +135,7 @@ def test_reports_come_as_table_csv_and_json(desk: Shell) -> None:
         desk("cost", "report", "--from", "2020-01-01", "--to", "2020-02-01").out
     )
     assert "per success" in desk("cost", "report", "--by", "version").out
+    assert "is after the last" in desk("cost", "report", "--from", "2026-02-01", "--to", "2026-01-01").err
 
 
 def test_newer_prices_and_a_providers_export_are_compared_with_the_ledger(desk: Shell) -> None:
@@ -148,7 +149,7 @@ def test_newer_prices_and_a_providers_export_are_compared_with_the_ledger(desk: 
     mapping = ("--map", "day=when", "--map", "model=what", "--map", "cost=spent")
     (row,) = desk("cost", "reconcile", str(path), *mapping, "--json").json["items"]
     assert (row["ours"], row["theirs_microusd"]) == (["offline:echo"], 123_450_000)
-    assert "1 rows were left alone" in desk("cost", "reconcile", str(path), *mapping, "--book").out
+    assert "1 row left alone" in desk("cost", "reconcile", str(path), *mapping, "--book").out
     assert "the file has no column for the day" in desk("cost", "reconcile", str(path)).err
     assert "no_such.csv: No such file" in desk("cost", "reconcile", "no_such.csv").err
 
@@ -159,6 +160,7 @@ def test_nothing_unsettled_and_what_is_wrong_are_said(desk: Shell) -> None:
     assert "give one of --usd, --tokens" in desk("budget", "set", "global").err
     assert "'a lot' is no amount; write dollars" in desk("budget", "set", "global", "--usd", "a lot").err
     assert "is no scope" in desk("budget", "set", "everything", "--usd", "1").err
+    assert "there is no run nobody" in desk("budget", "set", "run:nobody", "--usd", "1").err
     assert "a limit on calls is for runs" in desk("budget", "set", "global", "--calls", "1").err
     assert "there is no run nobody" in desk("budget", "explain", "nobody").err
     assert "say what the call has cost" in desk("budget", "settle", "x", "--usd", "none").err

@@ -83,6 +83,7 @@ def test_columns_are_named_where_they_are_not_known() -> None:
     [
         ("day,cost\n2026-11-01,x\n", {}, "line 2: column cost holds 'x', which is no number"),
         ("day,cost\n2026-11-01,nan\n", {}, "line 2: column cost holds 'nan', which is no number"),
+        ("day,cost\n2026-11-01,1e999999\n", {}, "which is no number, or too large"),
         ("day,cost\nyesterday,1\n", {}, "line 2: 'yesterday' is no day; write it as 2026-11-21"),
         ("day,cost\n2026-11-01,1\n", {"costs": "cost"}, "there is no field 'costs' to map"),
         ("day,cost\n2026-11-01,1\n", {"cost": "usd"}, "the file has no column 'usd' for cost; it has day, cost"),

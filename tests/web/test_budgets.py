@@ -121,6 +121,26 @@ async def test_costs_are_reported_by_what_is_asked_for(
     before = (await api.get("/api/v1/costs", params={"by": "day", "from": "2020-01-01", "to": "2020-12-31"})).json()
     assert (before["items"], before["from"]) == ([], "2020-01-01")
     assert (await api.get("/api/v1/costs", params={"by": "mood"})).status_code == 422
+    backwards = await api.get("/api/v1/costs", params={"from": "2020-12-31", "to": "2020-01-01"})
+    assert (backwards.status_code, backwards.json()["errors"][0]["field"]) == (422, "from")
+
+
+async def test_a_providers_export_is_compared_and_booked_once_its_day_is_over(
+    api: httpx2.AsyncClient, db: Database, worker: FakeWorker
+) -> None:
+    await spend(db, await begin(api, worker), 900)
+    (day,) = [each["day"] for each in (await api.get("/api/v1/costs", params={"by": "day"})).json()["items"]]
+    wanted = {"csv": f"when,model,cost\n{day},m,0.0012\n", "provider": "openai", "columns": {"day": "when"}}
+
+    told = (await api.post("/api/v1/costs/reconcile", json=wanted)).json()
+    booked = (await api.post("/api/v1/costs/reconcile", json=wanted | {"book": True})).json()["booked"]
+
+    (row,) = told["items"]
+    assert (row["ours"], row["ours_microusd"], row["difference_microusd"]) == (["openai:m"], 900, 300)
+    assert (told["provider"], told["booked"]) == ("openai", None)
+    assert (booked["adjusted_microusd"], booked["left"]) == (0, [{"day": day, "model": "m"}]), "the day goes on"
+    refused = await api.post("/api/v1/costs/reconcile", json={"csv": "x\n1\n"})
+    assert "no column for the day" in refused.json()["detail"]
 
 
 async def test_reservations_of_ended_attempts_are_listed_and_settled(

@@ -169,6 +169,7 @@ OF_THE_PLATFORM = {
     "autonomy",
     "breakers",
     "calibration",
+    "costs/reconcile",
     "history",
     "keys",
     "metrics",

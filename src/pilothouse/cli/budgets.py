@@ -188,8 +188,9 @@ def explain(run_id: RunId, *, as_json: AsJson = False) -> None:
     output.print_table(made, empty="no limit applies to it")
     out = output.console()
     for route in told["routes"]:
+        calls = output.counted(route["calls"], "call")
         out.print(
-            f"route {route['name']}: {route['calls']} calls; at most {route['max_calls_per_run']} questions of a run "
+            f"route {route['name']}: {calls}; at most {route['max_calls_per_run']} questions of a run "
             f"(asked: {told['questions']}), {route['max_input_tokens']:,} tokens in and "
             f"{route['max_output_tokens']:,} out for each",
             soft_wrap=True,

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pilothouse.cli import output
+from pilothouse.domain.limits import Unit
 
 OUTCOME_STYLES = {"answered": "green", "cached": "cyan", "failed": "red", "skipped": "yellow", "succeeded": "green"}
 CENT, DOLLAR = 10_000, 1_000_000
@@ -32,10 +33,16 @@ def found_cost(found: dict[str, Any]) -> str | None:
 
 def limits_met(budget: dict[str, Any]) -> str:
     """The limits that a run has met, and what they did to it."""
-    met = [f"{each['did']} by {each['account']} ({each['period']}, {each['unit']})" for each in budget["limits"]]
+    met = [f"{each['did']} by {_whose(each)}" for each in budget["limits"]]
     if budget["degraded"]:
         met.append(f"{budget['degraded']} questions to the smaller route")
     return "; ".join(met)
+
+
+def _whose(limit: dict[str, Any]) -> str:
+    unit = "dollars" if limit["unit"] == Unit.MICROUSD else limit["unit"]
+    is_own = str(limit["account"]).startswith("run:")
+    return f"its own limit on {unit}" if is_own else f"the limit on {unit} of {limit['account']} for {limit['period']}"
 
 
 def said(response: Any) -> str:

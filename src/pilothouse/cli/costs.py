@@ -161,7 +161,7 @@ def reconcile(
     rows = run(lambda db: verbs.reconcile(db, export.figures, whose))
     booked = run(lambda db: _book(db, rows, settings)) if book else None
     if as_json:
-        items = [_compared(row) for row in rows]
+        items = [verbs.compared_view(row) for row in rows]
         told: dict[str, Any] = {"provider": whose, "columns": dict(export.columns), "items": items}
         return output.print_json(told | ({} if booked is None else {"booked": booked}))
     _warn(settings)
@@ -175,19 +175,20 @@ def reconcile(
     if booked is not None:
         out = output.console()
         out.print(
-            f"{booked['settled']} reservations are settled with {_usd(booked['settled_microusd'])}, and "
+            f"{output.counted(booked['settled'], 'reservation')} settled with {_usd(booked['settled_microusd'])}, and "
             f"{_usd(booked['adjusted_microusd'])} booked beside",
             soft_wrap=True,
         )
         if booked["left"]:
             why = "their day goes on, calls are under way, or one side knows no cost"
-            out.print(f"{len(booked['left'])} rows were left alone: {why}", style="dim", soft_wrap=True)
+            left = output.counted(len(booked["left"]), "row")
+            out.print(f"{left} left alone: {why}", style="dim", soft_wrap=True)
     return None
 
 
 async def _book(db: Database, rows: list[Compared], settings: Settings) -> dict[str, Any]:
     booked, left = await verbs.book(db, rows, settings.calendar, principal=principal())
-    return booked._asdict() | {"left": [{"day": row.day, "model": row.model} for row in left]}
+    return verbs.booked_view(booked, left)
 
 
 def _read(file: Path, mapping: tuple[str, ...]) -> Export:
@@ -202,20 +203,6 @@ def _warn(settings: Settings) -> None:
     if settings.budget_timezone != "UTC":
         told = f"days of exports are in UTC, ours in {settings.budget_timezone}: neighbouring days can differ"
         output.errors().print(f"warning: {told}", style="yellow", soft_wrap=True)
-
-
-def _compared(row: Compared) -> dict[str, Any]:
-    return {
-        "day": row.day,
-        "model": row.model,
-        "ours": list(row.names),
-        "ours_microusd": row.ours.microusd,
-        "held_microusd": row.held_microusd,
-        "theirs_microusd": row.theirs.microusd,
-        "difference_microusd": row.difference_microusd,
-        "ours_tokens": row.ours.tokens,
-        "theirs_tokens": row.theirs.tokens,
-    }
 
 
 def _cells(row: Compared) -> list[str]:

@@ -191,6 +191,26 @@ async def reconcile(db: Database, theirs: Mapping[Place, Figure], provider: str 
     return await db.read(lambda tx: _compare(tx, theirs, provider))
 
 
+def compared_view(row: Compared) -> dict[str, Any]:
+    """A day and a model as users see them."""
+    return {
+        "day": row.day,
+        "model": row.model,
+        "ours": list(row.names),
+        "ours_microusd": row.ours.microusd,
+        "held_microusd": row.held_microusd,
+        "theirs_microusd": row.theirs.microusd,
+        "difference_microusd": row.difference_microusd,
+        "ours_tokens": row.ours.tokens,
+        "theirs_tokens": row.theirs.tokens,
+    }
+
+
+def booked_view(booked: Booked, left: Sequence[Compared]) -> dict[str, Any]:
+    """What was booked as users see it, and the rows that were left alone."""
+    return booked._asdict() | {"left": [{"day": row.day, "model": row.model} for row in left]}
+
+
 def _compare(tx: Transaction, theirs: Mapping[Place, Figure], provider: str | None) -> list[Compared]:
     days = sorted({day for day, _ in theirs})
     if not days:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pilothouse.control import audit, ledger, runs, waits
 from pilothouse.control.glances import Glance
 from pilothouse.domain.limits import (
+    EACH,
     RUN_AT,
     Limit,
     Unit,
@@ -60,7 +61,14 @@ async def set_limit(db: Database, limit: Limit, *, principal: str, reason: str =
     Raises InvalidInput that names what does not fit.
     """
     _expect_sense(limit)
-    before = await db.transaction(lambda tx: set_in(tx, limit, principal=principal, reason=reason))
+
+    def work(tx: Transaction) -> Row | None:
+        kind, _, name = limit.scope.partition(":")
+        if kind == "run" and name not in ("", EACH) and tx.fetch_one("owner_of_run", name=name) is None:
+            raise runs.unknown_run(name)
+        return set_in(tx, limit, principal=principal, reason=reason)
+
+    before = await db.transaction(work)
     db.notify(runs.WAKE_RUNS)
     return before
 

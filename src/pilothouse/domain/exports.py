@@ -12,6 +12,9 @@ from typing import NamedTuple
 from pilothouse.domain.costs import Figure, Place, total_by_place
 
 MICROUSD = 1_000_000
+MOST = 10**11
+"""Dollars or tokens of a row: sums of many still fit into 64 bits."""
+
 FIELDS = ("day", "model", "input", "output", "cost")
 
 TITLES: Mapping[str, tuple[str, ...]] = {
@@ -138,8 +141,8 @@ def _number(values: Mapping[str, str], column: str | None, line: int) -> Decimal
         numbers = [Decimal(text.lstrip("$").replace(",", "")) for text in found if text]
     except InvalidOperation:
         raise ValueError(f"line {line}: column {column} holds {found[0]!r}, which is no number") from None
-    if any(not number.is_finite() for number in numbers):
-        raise ValueError(f"line {line}: column {column} holds {found[0]!r}, which is no number")
+    if any(not number.is_finite() or abs(number) > MOST for number in numbers):
+        raise ValueError(f"line {line}: column {column} holds {found[0][:50]!r}, which is no number, or too large")
     return sum(numbers, Decimal(0)) if numbers else None
 
 

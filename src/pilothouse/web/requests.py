@@ -300,6 +300,17 @@ class GrantMore(Body):
     reason: Reason = ""
 
 
+class Reconcile(Body):
+    """A provider's usage or cost export, to be compared with the ledger."""
+
+    csv: str = Field(min_length=1, description="The file as text.")
+    provider: str | None = Field(None, description="Whose models are meant; found by the columns where it can be.")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Which column holds `day`, `model`, `input`, `output` and `cost`."
+    )
+    book: bool = Field(False, description="Settle what is unsettled by it, and book the differences.")
+
+
 class SettleReservation(Body):
     """What a call has cost whose attempt could not say."""
 

@@ -106,6 +106,39 @@ class CostReport(BaseModel):
     next: None
 
 
+class Compared(BaseModel):
+    """A day and a model on both sides. Nulls are what one side does not know; `model` "" is all models together."""
+
+    day: str
+    model: str
+    ours: list[str] = Field(description="The ledger's names for it.")
+    ours_microusd: int | None
+    held_microusd: int = Field(description="Reserved for calls of which nobody knows yet.")
+    theirs_microusd: int | None
+    difference_microusd: int | None
+    ours_tokens: int | None
+    theirs_tokens: int | None
+
+
+class LeftAlone(BaseModel):
+    day: str
+    model: str
+
+
+class Booked(BaseModel):
+    settled: int = Field(description="Reservations that were settled by it.")
+    settled_microusd: int
+    adjusted_microusd: int
+    left: list[LeftAlone] = Field(description="Rows whose day goes on, or of which one side knows no cost.")
+
+
+class Reconciled(BaseModel):
+    provider: str | None
+    columns: dict[str, str]
+    items: list[Compared]
+    booked: Booked | None
+
+
 class Reservation(BaseModel):
     """What a call may have cost whose attempt has ended before it could say."""
 

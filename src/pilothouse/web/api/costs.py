@@ -11,6 +11,8 @@ from pilothouse.control import costs, reservations
 from pilothouse.control.costs import Span
 from pilothouse.control.reservations import Outcome
 from pilothouse.control.views import view
+from pilothouse.domain.exports import read_export
+from pilothouse.errors import FieldError, InvalidInput
 from pilothouse.web import requests
 from pilothouse.web import spending_schemas as schemas
 from pilothouse.web.access import PrincipalOf
@@ -35,6 +37,23 @@ async def report_costs(
     span, lines = await costs.report(backend.db, by, backend.settings.calendar, span=span, tenant=tenant)
     items = [costs.public(line, lines, by) for line in lines]
     return answer({"by": by, "from": span.first, "to": span.last, "items": items, "next": None})
+
+
+@router.post("/costs/reconcile", openapi_extra=takes(requests.Reconcile), responses=gives(schemas.Reconciled))
+async def reconcile_costs(request: Request, backend: BackendOf, principal: PrincipalOf) -> Response:
+    """The ledger beside a provider's export, by day and model; with `book` the differences are booked."""
+    body = await read_model(request, requests.Reconcile)
+    try:
+        export = read_export(body.csv, body.columns)
+    except ValueError as error:
+        raise InvalidInput(str(error), [FieldError("csv", str(error))]) from error
+    whose = body.provider or export.provider
+    rows = await costs.reconcile(backend.db, export.figures, whose)
+    told = {"provider": whose, "columns": export.columns, "items": [costs.compared_view(row) for row in rows]}
+    if not body.book:
+        return answer(told | {"booked": None})
+    booked, left = await costs.book(backend.db, rows, backend.settings.calendar, principal=principal)
+    return answer(told | {"booked": costs.booked_view(booked, left)})
 
 
 @router.get("/reservations", responses=gives(schemas.ReservationList))
