@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -451,6 +452,9 @@ def test_ten_thousand_expire_at_once(frozen: Database) -> None:
 # --- any order of anything ---------------------------------------------------------------------
 
 
+MAIL = "email:ops@example.com"
+
+
 class Deciding(RuleBasedStateMachine):
     """Whatever people do to an approval in whatever order: it is decided once, by enough of them, and wakes its run."""
 
@@ -470,7 +474,7 @@ class Deciding(RuleBasedStateMachine):
         return row["state"], row["decided_by"], row["decided_hash"]
 
     @rule(
-        who=st.sampled_from(["key:ada", "key:grace", "key:alan", "test"]),
+        who=st.sampled_from(["key:ada", "key:grace", "key:alan", MAIL, "telegram:42", "test"]),
         role=st.sampled_from([KeyRole.OPERATOR, KeyRole.ADMIN]),
         choice=st.sampled_from(["approve", "approve", "approve", "reject", "revise"]),
         amount=st.sampled_from([None, None, 50, 60]),
@@ -485,6 +489,14 @@ class Deciding(RuleBasedStateMachine):
         assert who != "test"
         if self.decided is not None:
             assert told["state"] == self.decided[0]
+
+    @rule(to=st.sampled_from(["cli:grace", MAIL, "test"]), role=st.sampled_from([KeyRole.OPERATOR, KeyRole.ADMIN]))
+    def give(self, to: str, role: KeyRole) -> None:
+        handover = Handover(to, channels=(MAIL,))
+        with suppress(Conflict, Forbidden, InvalidInput):
+            asyncio.run(approvals.delegate(self.database, self.id, handover, Decider("key:ada", role)))
+            assert to != "test"
+            assert to != MAIL or self.quorum == 1
 
     @rule(hours=st.floats(0, 6))
     def wait(self, hours: float) -> None:
@@ -510,7 +522,9 @@ class Deciding(RuleBasedStateMachine):
             return
         votes = self.database.read_blocking(lambda tx: tx.fetch_all("votes_of_approval", id=self.id))
         agreed = row["decided_hash"] or row["arguments_hash"]
-        assert len({v["principal"] for v in votes if v["arguments_hash"] == agreed}) >= self.quorum
+        people = {vote["principal"] for vote in votes if vote["arguments_hash"] == agreed}
+        assert len(people) >= self.quorum
+        assert self.quorum == 1 or not people & {MAIL, "telegram:42"}, "one person may read both"
 
     @invariant()
     def its_run_sleeps_exactly_while_it_is_pending(self) -> None:
