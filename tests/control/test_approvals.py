@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pilothouse import payloads
 from pilothouse.clock import FrozenClock
 from pilothouse.control import approvals, asking, cancels, checks, keys
-from pilothouse.control.approvals import Filter, Said
+from pilothouse.control.approvals import Filter, Handover, Said
 from pilothouse.control.attempts import ClaimedRun
 from pilothouse.control.waits import Wait
 from pilothouse.domain.approvals import Decider
@@ -237,7 +238,7 @@ def test_another_tenants_approval_is_not_there(db: Database, worker: str) -> Non
     with pytest.raises(NotFound):
         asyncio.run(decide(db, id, stranger))
     with pytest.raises(NotFound):
-        asyncio.run(approvals.delegate(db, id, "cli:x", stranger))
+        asyncio.run(approvals.delegate(db, id, Handover("cli:x"), stranger))
     with pytest.raises(NotFound):
         asyncio.run(approvals.show_approval(db, id, tenant="acme"))
 
@@ -247,18 +248,44 @@ def test_who_it_was_given_to_decides_or_a_senior(db: Database, worker: str) -> N
     id = asks(db, worker)
 
     with pytest.raises(InvalidInput, match="no active API key named 'alan'"):
-        asyncio.run(approvals.delegate(db, id, "key:alan", ada))
+        asyncio.run(approvals.delegate(db, id, Handover("key:alan"), ada))
     for nobody in ("grace", "key:", "run:1", "test"):
         with pytest.raises(InvalidInput, match=r"is nobody|no active"):
-            asyncio.run(approvals.delegate(db, id, nobody, ada))
-    given = asyncio.run(approvals.delegate(db, id, "key:grace", ada, note="yours"))
+            asyncio.run(approvals.delegate(db, id, Handover(nobody), ada))
+    given = asyncio.run(approvals.delegate(db, id, Handover("key:grace", "yours"), ada))
     assert given["assigned_to"] == "key:grace"
     with pytest.raises(Forbidden, match="given to key:grace"):
         asyncio.run(decide(db, id, ada))
     assert asyncio.run(decide(db, id, grace))["state"] == "approved"
     assert actions_of(db, id) == ["approval.requested", "approval.delegated", "approval.approved"]
     with pytest.raises(Conflict):
-        asyncio.run(approvals.delegate(db, id, "cli:x", ada))
+        asyncio.run(approvals.delegate(db, id, Handover("cli:x"), ada))
+
+
+async def test_a_channel_that_it_is_given_to_is_told_and_decides(db: Database, worker: str) -> None:
+    mail, channels = "email:grace@example.com", ("telegram:42", "email:grace@example.com")
+    register(db, card(asking.NOTIFY_AGENT))
+    one, two, ours = asks(db, worker), asks(db, worker, quorum=2), asks(db, worker)
+    by_link = Decider(mail, KeyRole.OPERATOR)
+
+    for wrong, told in ((one, "no message goes to 'email:x@y'"), (two, "it takes a key")):
+        to = mail if wrong == two else "email:x@y"
+        with pytest.raises(InvalidInput, match=told):
+            await approvals.delegate(db, wrong, Handover(to, channels=channels), ADA)
+    await approvals.delegate(db, one, Handover(mail, channels=channels), ADA)
+    await approvals.delegate(db, ours, Handover("cli:grace", channels=channels), ADA)
+
+    assert notices(db) == {(one, mail), (ours, mail), (ours, "telegram:42")}
+    with pytest.raises(Forbidden, match="was given to"):
+        await decide(db, one, ALAN)
+    assert (await decide(db, one, by_link))["state"] == "approved"
+
+
+def notices(db: Database) -> set[tuple[str, str]]:
+    """The approvals that people are told of as given away, and where."""
+    rows = db.administer(lambda tx: tx.fetch_all("SELECT input FROM runs WHERE agent = 'pilothouse.notify'"))
+    told = [payloads.decode(row["input"]) for row in rows]
+    return {(each["approval"], each["channel"]) for each in told if each["event"] == "delegated"}
 
 
 async def test_a_cancelled_run_asks_nobody_any_more(db: Database, worker: str) -> None:
@@ -425,6 +452,9 @@ def test_ten_thousand_expire_at_once(frozen: Database) -> None:
 # --- any order of anything ---------------------------------------------------------------------
 
 
+MAIL = "email:ops@example.com"
+
+
 class Deciding(RuleBasedStateMachine):
     """Whatever people do to an approval in whatever order: it is decided once, by enough of them, and wakes its run."""
 
@@ -444,7 +474,7 @@ class Deciding(RuleBasedStateMachine):
         return row["state"], row["decided_by"], row["decided_hash"]
 
     @rule(
-        who=st.sampled_from(["key:ada", "key:grace", "key:alan", "test"]),
+        who=st.sampled_from(["key:ada", "key:grace", "key:alan", MAIL, "telegram:42", "test"]),
         role=st.sampled_from([KeyRole.OPERATOR, KeyRole.ADMIN]),
         choice=st.sampled_from(["approve", "approve", "approve", "reject", "revise"]),
         amount=st.sampled_from([None, None, 50, 60]),
@@ -459,6 +489,14 @@ class Deciding(RuleBasedStateMachine):
         assert who != "test"
         if self.decided is not None:
             assert told["state"] == self.decided[0]
+
+    @rule(to=st.sampled_from(["cli:grace", MAIL, "test"]), role=st.sampled_from([KeyRole.OPERATOR, KeyRole.ADMIN]))
+    def give(self, to: str, role: KeyRole) -> None:
+        handover = Handover(to, channels=(MAIL,))
+        with suppress(Conflict, Forbidden, InvalidInput):
+            asyncio.run(approvals.delegate(self.database, self.id, handover, Decider("key:ada", role)))
+            assert to != "test"
+            assert to != MAIL or self.quorum == 1
 
     @rule(hours=st.floats(0, 6))
     def wait(self, hours: float) -> None:
@@ -484,7 +522,9 @@ class Deciding(RuleBasedStateMachine):
             return
         votes = self.database.read_blocking(lambda tx: tx.fetch_all("votes_of_approval", id=self.id))
         agreed = row["decided_hash"] or row["arguments_hash"]
-        assert len({v["principal"] for v in votes if v["arguments_hash"] == agreed}) >= self.quorum
+        people = {vote["principal"] for vote in votes if vote["arguments_hash"] == agreed}
+        assert len(people) >= self.quorum
+        assert self.quorum == 1 or not people & {MAIL, "telegram:42"}, "one person may read both"
 
     @invariant()
     def its_run_sleeps_exactly_while_it_is_pending(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -67,6 +68,7 @@ async def test_an_incident_finds_its_siblings_and_freezes_its_run(database_url: 
     children = [run["id"] for run in (await platform.timeline(bad))["children"]]
     assert kin == {bad: "original", old: "arguments", same_code: "version", children[0]: "lineage"}
     assert unlike not in kin
+    assert [row["kinship"] for row in found["effects"]] == ["original", "arguments", "lineage", "version"]
     assert found["effects"][0]["effect_id"] == bad_effect
     assert {row["state"] for row in found["effects"]} == {"succeeded"}
     record = await audit.show(platform.db, found["effects"][0]["audit_seq"])
@@ -79,6 +81,26 @@ async def test_an_incident_finds_its_siblings_and_freezes_its_run(database_url: 
     assert "refund" not in answers
     assert case["expectation"] == {"must_not_call": {"tool": "refund", "arguments": {"order": 1, "amount": 10}}}
     assert case["source"]["incident"] == found["id"]
+
+
+async def test_of_too_many_siblings_the_nearest_are_kept(
+    database_url: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incidents, "CANDIDATES", 1)
+    platform = await start(shop(), url=database_url)
+    bad, twin, newer = [await platform.submit("helper", {"order": order}) for order in (1, 1, 2)]
+    await platform.run_until_idle()
+    lost = await effect_of(platform, bad)
+    statement = f"UPDATE effects SET state = 'intended', finished_at = NULL WHERE id = '{lost}'"
+    await asyncio.to_thread(platform.db.administer, lambda tx: tx.execute(statement))
+
+    found = await incidents.open_incident(platform.db, Report(lost, "it came twice"), principal="key:ada")
+
+    assert newer not in {row["run_id"] for row in found["effects"]}
+    assert [(row["run_id"], row["state"], row["state_now"]) for row in found["effects"]] == [
+        (bad, "unknown", "unknown"),
+        (twin, "succeeded", "succeeded"),
+    ]
 
 
 async def test_corrections_are_effects_linked_to_what_they_correct(database_url: str, start: Start) -> None:

@@ -13,7 +13,8 @@ import pytest
 from pilothouse import App, Context
 from pilothouse.config import Settings, load_settings
 from pilothouse.control import approvals
-from pilothouse.control.approvals import Filter
+from pilothouse.control.approvals import Filter, Handover
+from pilothouse.domain.approvals import Decider
 from pilothouse.domain.notices import read_link
 from pilothouse.errors import ConfigError
 from pilothouse.platform import Platform
@@ -103,6 +104,21 @@ async def test_everyone_is_told_with_links_that_decide_as_them(platform: Platfor
     for token in tokens.values():
         assert token not in kept, "who may read runs could decide"
     assert "bot-token" not in kept
+
+
+async def test_who_it_is_given_to_alone_gets_links(platform: Platform, post: Post) -> None:
+    await ask(platform)
+    await until(lambda: len(post.requests) == 2)
+    (row,) = await approvals.list_approvals(platform.db, Filter(state="pending"))
+    for to in ("telegram:42", "cli:grace"):
+        post.requests.clear()
+        handover = Handover(to, channels=platform.settings.channels)
+        await approvals.delegate(platform.db, row["id"], handover, Decider("key:ada"))
+        await until(lambda to=to: len(post.requests) == (1 if to == "telegram:42" else 2))
+
+        texts = {path: body["text"] for path, body in post.requests}
+        assert all(text.startswith(f"For {to} to decide: plan") for text in texts.values())
+        assert all(("/approvals/link/" in text) is (to == "telegram:42") for text in texts.values())
 
 
 def _everything_kept(tx: Any) -> str:

@@ -16,8 +16,9 @@ from pilothouse.cli import output
 from pilothouse.cli.output import AsJson, Limit
 from pilothouse.cli.session import principal, run
 from pilothouse.clock import SystemClock, from_datetime
+from pilothouse.config import load_settings
 from pilothouse.control import approvals as verbs
-from pilothouse.control.approvals import Filter, Said
+from pilothouse.control.approvals import Filter, Handover, Said
 from pilothouse.domain.approvals import ApprovalState, Choice, Decider
 from pilothouse.domain.policies import TIER_NAMES
 from pilothouse.errors import FieldError, InvalidInput
@@ -103,13 +104,14 @@ def revise(
 
 def delegate(
     approval_id: ApprovalId,
-    to: Annotated[str, Parameter(help="Who decides instead: key:NAME, or cli:USER.")],
+    to: Annotated[str, Parameter(help="Who decides instead: key:NAME, cli:USER, or a channel such as email:ADDRESS.")],
     *,
     note: Note = "",
     as_json: AsJson = False,
 ) -> None:
-    """Let somebody else decide; senior reviewers may still."""
-    row = run(lambda db: verbs.delegate(db, approval_id, to, Decider(principal()), note=note))
+    """Let somebody else decide, and tell people so; senior reviewers may still."""
+    handover = Handover(to, note, load_settings().channels)
+    row = run(lambda db: verbs.delegate(db, approval_id, handover, Decider(principal())))
     if as_json:
         output.print_json(row)
     else:

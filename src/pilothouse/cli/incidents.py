@@ -18,6 +18,9 @@ from pilothouse.control.views import view
 from pilothouse.domain.incidents import Severity
 from pilothouse.errors import FieldError, InvalidInput
 
+SHOWN = 50
+"""A screen of effects; the rest is there for programs."""
+
 IncidentId = Annotated[str, Parameter(help="The incident's id.")]
 
 
@@ -153,16 +156,22 @@ def _print(found: dict[str, Any], as_json: bool) -> None:
             ]
         )
     )
-    out.print(_effects(found))
+    out.print(_effects(found, found["effects"][:SHOWN]))
+    if len(found["effects"]) > SHOWN:
+        rest = f"{len(found['effects']) - SHOWN:,} more siblings: `pilothouse incident show {found['id']} --json`"
+        out.print(rest, style="dim", soft_wrap=True)
+    if len(found["effects"]) > verbs.CANDIDATES:
+        most = f"an incident keeps the nearest {verbs.CANDIDATES:,} siblings; there may be more"
+        out.print(most, style="yellow", soft_wrap=True)
     return None
 
 
-def _effects(found: dict[str, Any]) -> Any:
+def _effects(found: dict[str, Any], shown: list[dict[str, Any]]) -> Any:
     corrected = {row["effect_id"]: row for row in found["corrections"]}
     made = output.table(
         "effect", ("alike in", "fold"), "state", "run", "at", ("arguments", "fold"), ("corrected", "fold")
     )
-    for row in found["effects"]:
+    for row in shown:
         done = corrected.get(row["effect_id"])
         told = "" if done is None else f"{done['note']}" + (f", by run {done['by_run']}" if done["by_run"] else "")
         made.add_row(

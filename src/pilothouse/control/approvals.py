@@ -14,7 +14,7 @@ import jsonschema_rs
 
 from pilothouse import payloads
 from pilothouse.clock import isoformat
-from pilothouse.control import audit, autonomy, runs, waits
+from pilothouse.control import asking, audit, autonomy, runs, waits
 from pilothouse.control.asking import WAIT_KIND
 from pilothouse.control.views import view
 from pilothouse.domain.approvals import (
@@ -29,6 +29,7 @@ from pilothouse.domain.approvals import (
     refusal,
 )
 from pilothouse.domain.keys import KeyRole
+from pilothouse.domain.notices import KINDS, recipient_of
 from pilothouse.domain.runs import TERMINAL
 from pilothouse.errors import Conflict, FieldError, Forbidden, InvalidInput, NotFound
 from pilothouse.store.database import Database, Row, Transaction
@@ -354,34 +355,67 @@ def _standing(row: Row) -> str:
 # --- handing on --------------------------------------------------------------------------------
 
 
-async def delegate(db: Database, approval_id: str, to: str, by: Decider, *, note: str = "") -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """To whom an approval is given, and why. `channels` are where people are told; one of them may be that person."""
+
+    to: str
+    note: str = ""
+    channels: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The channel that it is given to; else all of them, which say whose it is now."""
+        return tuple(each for each in self.channels if recipient_of(each) == self.to) or self.channels
+
+
+async def delegate(db: Database, approval_id: str, handover: Handover, by: Decider) -> dict[str, Any]:
     """Gives an approval to a named principal, such as `key:grace` or `cli:grace`, who alone decides it then.
 
     Senior reviewers may still. Raises NotFound, Forbidden, Conflict where it is decided, InvalidInput for nobody.
     """
-    row = await db.transaction(lambda tx: _delegate(tx, approval_id, to, by, note))
+    row = await db.transaction(lambda tx: _delegate(tx, approval_id, handover, by))
+    db.notify(runs.WAKE_RUNS)
     return public(row)
 
 
-def _delegate(tx: Transaction, approval_id: str, to: str, by: Decider, note: str) -> Row:
+def _delegate(tx: Transaction, approval_id: str, handover: Handover, by: Decider) -> Row:
     row = _lock(tx, approval_id, by)
     if row["state"] != ApprovalState.PENDING:
         raise Conflict(f"approval {approval_id} {_standing(row)}; nobody needs to decide it any more")
-    _check_delegate(tx, row, to)
+    _check_delegate(tx, row, handover)
     _refuse(tx, row, _asked(tx, row, []), by)
-    tx.execute("delegate_approval", id=approval_id, assigned_to=to)
-    _record(tx, row, "approval.delegated", by, after=row["state"], reason=f"to {to}" + (f": {note}" if note else ""))
-    return _find(tx, approval_id, by.tenant)
+    tx.execute("delegate_approval", id=approval_id, assigned_to=handover.to)
+    reason = f"to {handover.to}" + (f": {handover.note}" if handover.note else "")
+    _record(tx, row, "approval.delegated", by, after=row["state"], reason=reason)
+    given = _find(tx, approval_id, by.tenant)
+    asking.queue_notices(tx, [given], {approval_id: handover.told}, "delegated")
+    return given
 
 
-def _check_delegate(tx: Transaction, row: Row, to: str) -> None:
-    kind, _, name = to.partition(":")
-    if kind not in ("key", "cli", "email", "telegram", "webhook", "api") or not name.strip() or len(to) > 255:
-        told = f"{to!r} is nobody; write key:NAME for the holder of an API key, or cli:USER"
-        raise InvalidInput(f"to: {told}", [FieldError("to", told)])
-    if kind == "key" and tx.fetch_one("active_key_of_name", name=name) is None:
-        told = f"there is no active API key named {name!r}; `pilothouse keys list` shows them"
+def _check_delegate(tx: Transaction, row: Row, handover: Handover) -> None:
+    to = handover.to
+    told = _why_nobody(tx, row, handover)
+    if told is not None:
         raise InvalidInput(f"to: {told}", [FieldError("to", told)])
     if to == row["requested_by"]:
         told = f"{to} has asked for it, and nobody approves what they asked for"
         raise InvalidInput(f"to: {told}", [FieldError("to", told)])
+
+
+def _why_nobody(tx: Transaction, row: Row, handover: Handover) -> str | None:
+    """Why nobody of that name could decide it."""
+    to = handover.to
+    kind, _, name = to.partition(":")
+    if kind not in ("key", "cli", "api", *KINDS) or not name.strip() or len(to) > 255:
+        return f"{to!r} is nobody; write key:NAME for the holder of an API key, or cli:USER"
+    if kind == "key" and tx.fetch_one("active_key_of_name", name=name) is None:
+        return f"there is no active API key named {name!r}; `pilothouse keys list` shows them"
+    if kind not in KINDS:
+        return None
+    known = [recipient_of(each) for each in handover.channels]
+    if to not in known:
+        return f"no message goes to {to!r}; approval_channels has {', '.join(known) or 'none'}"
+    if row["quorum"] > 1 or row["reviewer"] == "admin":
+        return f"{to!r} is a channel, and it takes a key to decide this; write key:NAME"
+    return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple
 
+from pilothouse import payloads
 from pilothouse.control import audit, runs, waits
 from pilothouse.domain.approvals import ApprovalState
 from pilothouse.domain.runs import TERMINAL, RunState
@@ -77,12 +78,14 @@ def queue_notices(tx: Transaction, rows: Sequence[Row], channels: dict[str, tupl
 
 
 def _notice(row: Row, channel: str, event: str) -> runs.Request:
+    """Once for each event; to be given to somebody else is another one."""
+    mark = event if event != "delegated" else f"{event}:{payloads.digest(row['assigned_to'])}"
     return runs.Request(
         agent=NOTIFY_AGENT,
         input={"approval": row["id"], "channel": channel, "event": event},
         principal="system:approvals",
         tenant=row["tenant"],
-        idempotency_key=f"notice:{row['id']}:{event}:{channel}"[: runs.MAX_KEY_LENGTH],
+        idempotency_key=f"notice:{row['id']}:{mark}:{channel}"[: runs.MAX_KEY_LENGTH],
     )
 
 

@@ -17,7 +17,7 @@ from pilothouse.store.database import Database, Row, Transaction
 HOURS = 24
 MAX_HOURS = 24 * 365
 CANDIDATES = 1000
-"""The most siblings that an incident holds; the newest ones."""
+"""The most siblings that an incident holds: the nearest ones."""
 
 ORIGINAL = "original"
 
@@ -46,9 +46,10 @@ async def open_incident(db: Database, report: Report, *, principal: str, tenant:
 
 
 def _open(tx: Transaction, report: Report, principal: str, tenant: str | None) -> str:
-    effects.find(tx, report.effect_id, tenant)
+    bad = effects.find(tx, report.effect_id, tenant)
     effect = tx.fetch_one("deed_by_id", id=report.effect_id)
     assert effect is not None
+    effect = effect | {"state": effects.shown_state(bad)}
     own = {name: effect[name] for name in ("run_id", "tenant", "agent", "tool", "fingerprint")}
     opened = tx.fetch_one(
         "insert_incident",

@@ -102,7 +102,13 @@ def recipient_of(channel: str) -> str:
 def subject(approval: Mapping[str, Any], event: str) -> str:
     """One line."""
     what = " ".join(str(approval["title"]).split())[:150]
-    return f"{'Still waiting' if event == 'escalated' else 'Approval wanted'}: {what}"
+    match event:
+        case "escalated":
+            return f"Still waiting: {what}"
+        case "delegated":
+            return f"For {approval['assigned_to']} to decide: {what}"
+        case _:
+            return f"Approval wanted: {what}"
 
 
 def body(approval: Mapping[str, Any], event: str, links: Mapping[str, str], *, limit: int | None = None) -> str:

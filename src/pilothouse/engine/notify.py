@@ -120,7 +120,8 @@ def _notice(row: Row, base_url: str) -> AlertNotice:
 
 def _links(post: Post, approval: Mapping[str, Any], channel: str, event: str) -> dict[str, str]:
     """Signed ones to each decision, the same in every attempt; where a key is needed to decide, one to the page."""
-    if post.secret is None or approval["reviewer"] == "admin" or approval["quorum"] > 1:
+    is_for_others = approval["assigned_to"] not in (None, recipient_of(channel))
+    if post.secret is None or approval["reviewer"] == "admin" or approval["quorum"] > 1 or is_for_others:
         return {"decide": f"{post.base_url}/approvals/{approval['id']}"}
     links = dict[str, str]()
     since = approval["passed_at"] if event == "escalated" else approval["requested_at"]

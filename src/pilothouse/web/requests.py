@@ -252,7 +252,7 @@ class Decide(Body):
 class Delegate(Body):
     """Who decides instead."""
 
-    to: Text = Field(description="A principal, such as key:grace.")
+    to: Text = Field(description="A principal, such as key:grace, or a channel of approval_channels.")
     note: Reason = ""
 
 

@@ -4,7 +4,7 @@ SELECT effects.*, coalesce(runs.root_id, effects.run_id) AS root_id
 FROM effects LEFT JOIN runs ON runs.id = effects.run_id WHERE effects.id = :id
 
 -- name: deeds_like
--- Whatever may be a sibling, the newest first.
+-- Whatever may be a sibling: the same call first, then those of the same lineage, of each the newest.
 SELECT effects.*, coalesce(runs.root_id, effects.run_id) AS root_id,
     EXISTS (SELECT 1 FROM attempts WHERE attempts.run_id = effects.run_id AND attempts.number = effects.attempt
         AND attempts.state = 'running') AS is_under_way
@@ -18,7 +18,9 @@ WHERE effects.id IN (
         WHERE own.root_id = :root_id)
     AND effects.id <> :id AND effects.corrects IS NULL
     AND (CAST(:tenant AS TEXT) IS NULL OR effects.tenant = :tenant)
-ORDER BY effects.intended_at DESC, effects.id DESC LIMIT :limit
+ORDER BY CASE WHEN effects.arguments_hash = :arguments_hash AND effects.tool = :tool THEN 0
+        WHEN coalesce(runs.root_id, effects.run_id) = :root_id THEN 1 ELSE 2 END,
+    effects.intended_at DESC, effects.id DESC LIMIT :limit
 
 -- name: insert_incident
 INSERT INTO incidents (id, state, severity, effect_id, run_id, tenant, agent, tool, fingerprint, reason, hours,
@@ -44,13 +46,17 @@ SELECT * FROM incidents WHERE id = :id
 SELECT id FROM incidents WHERE effect_id = :effect_id AND state = 'open'
 
 -- name: effects_of_incident
--- As they were when it was opened, and what has become of each since.
-SELECT incident_effects.*, effects.state AS state_now
+-- As they were when it was opened, and what has become of each since; the nearest siblings first.
+SELECT incident_effects.*, CASE WHEN effects.state = 'intended' AND NOT EXISTS (
+        SELECT 1 FROM attempts WHERE attempts.run_id = effects.run_id AND attempts.number = effects.attempt
+            AND attempts.state = 'running') THEN 'unknown' ELSE effects.state END AS state_now
 FROM incident_effects LEFT JOIN effects ON effects.id = incident_effects.effect_id
 WHERE incident_effects.incident_id = :incident_id
     AND (CAST(:tenant AS TEXT) IS NULL OR incident_effects.tenant = :tenant)
-ORDER BY CASE incident_effects.kinship WHEN 'original' THEN 0 ELSE 1 END, incident_effects.intended_at DESC,
-    incident_effects.effect_id
+ORDER BY CASE WHEN incident_effects.kinship = 'original' THEN 0
+        WHEN substr(incident_effects.kinship, 1, 9) = 'arguments' THEN 1
+        WHEN substr(incident_effects.kinship, 1, 7) = 'lineage' THEN 2 ELSE 3 END,
+    incident_effects.intended_at DESC, incident_effects.effect_id
 
 -- name: corrections_of_incident
 SELECT * FROM corrections

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from pilothouse.control import approvals
-from pilothouse.control.approvals import Filter, Said
+from pilothouse.control.approvals import Filter, Handover, Said
 from pilothouse.domain.approvals import ApprovalState
 from pilothouse.web import approval_schemas, requests
 from pilothouse.web.access import caller_of
@@ -57,6 +57,7 @@ async def decide_approval(id: str, request: Request, backend: BackendOf) -> Resp
     "/approvals/{id}/delegate", openapi_extra=takes(requests.Delegate), responses=gives(approval_schemas.Approval)
 )
 async def delegate_approval(id: str, request: Request, backend: BackendOf) -> Response:
-    """Lets a named principal decide instead."""
+    """Lets a named principal decide instead, and tells people so."""
     body = await read_model(request, requests.Delegate)
-    return answer(await approvals.delegate(backend.db, id, body.to, caller_of(request).decider, note=body.note))
+    handover = Handover(body.to, body.note, backend.settings.channels)
+    return answer(await approvals.delegate(backend.db, id, handover, caller_of(request).decider))

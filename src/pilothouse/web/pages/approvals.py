@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 from pilothouse import payloads
 from pilothouse.clock import SystemClock, from_datetime
 from pilothouse.control import agents, approvals
-from pilothouse.control.approvals import Filter, Said
+from pilothouse.control.approvals import Filter, Handover, Said
 from pilothouse.domain.approvals import ApprovalState, Choice, Decider
 from pilothouse.domain.keys import KeyRole, includes
 from pilothouse.domain.notices import CHOICES, Link, read_link
@@ -126,9 +126,11 @@ async def decide_on_page(id: str, request: Request, backend: BackendOf, form: Fo
 
 async def _do(request: Request, approval: Mapping[str, Any], form: Mapping[str, str]) -> None:
     """What the form says. Raises what the verbs raise."""
-    db, by, note = backend_of(request).db, caller_of(request).decider, form.get("note", "")
+    backend, by, note = backend_of(request), caller_of(request).decider, form.get("note", "")
+    db = backend.db
     if form.get("decision") == "delegate":
-        await approvals.delegate(db, approval["id"], form.get("to", "").strip(), by, note=note)
+        handover = Handover(form.get("to", "").strip(), note, backend.settings.channels)
+        await approvals.delegate(db, approval["id"], handover, by)
         return
     if form.get("decision") not in CHOICES:
         raise InvalidInput("decision: choose one of the buttons", [FieldError("decision", "unknown")])
