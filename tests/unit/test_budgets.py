@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from dataclasses import replace
@@ -57,7 +58,7 @@ def test_figures_of_others_are_hidden_however_a_text_is_cut(limit: ReachedLimit,
     text = tell_reached(limit)
     kept = text[: text.index(" is ") + len(" is $") + cut]
 
-    shown = hide_shared(f'{{"told":"{kept}","other":"the limit of patience"}}', "acme")
+    shown = hide_shared(json.dumps({"told": kept, "other": "the limit of patience"}, separators=(",", ":")), "acme")
 
     if limit.period == "run":
         assert f"{shown}x"[9:].startswith(kept.partition("; give more")[0])

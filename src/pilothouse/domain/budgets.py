@@ -160,7 +160,7 @@ _TOLD = re.compile(
     rf"""the limit of (?P<account>(?:(?!the limit of )[^"<>\n])+?)(?: for \d{{4}}-\d\d(?:-\d\d)?)? is {_PART}"""
     rf"(?:: {_PART}(?: spent)?(?:, {_PART}(?: reserved)?(?:, and {_PART}(?: wanted)?)?)?)?"
 )
-_MORE = re.compile(r"""give more: `?pilothouse budget [^`"<\n]*`?""")
+_MORE = re.compile(r"""give more: `?pilothouse budget (?:\\.|[^`"<\n\\])*`?""")
 
 
 def hide_shared(text: str, tenant: str) -> str:
