@@ -17,6 +17,8 @@ FAST := tests/unit tests/architecture tests/docs tests/telemetry
 # The constraint files are complete, so nothing is resolved: a release made after them cannot break an install.
 PINS := --no-deps --require-hashes --requirement
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# With pinned build tools too: in isolation pip would build with the newest there are.
+INSTALL_OURS = $(PIP_INSTALL) $(PINS) requirements/build.txt && $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 LOCK := $(COMPILE) pyproject.toml
@@ -53,6 +55,7 @@ bench: $(VENV)/.dev ## run the benchmarks
 lock: $(VENV)/.dev ## write requirements/ anew after a change of dependencies (LOCK_FLAGS=--upgrade for newer versions)
 	@$(LOCK) $(LOCK_FLAGS) --output-file requirements/runtime.txt
 	@$(LOCK) $(LOCK_FLAGS) --all-extras --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
+	@$(COMPILE) $(LOCK_FLAGS) --group build --constraints requirements/dev.txt --output-file requirements/build.txt
 	@$(COMPILE) requirements/mlflow.in $(LOCK_FLAGS) $(MLFLOW_WITHOUT:%=--no-emit-package %) --output-file requirements/mlflow.txt
 
 # Without it the test of it is skipped, and fails in CI.
@@ -72,16 +75,16 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # Each stamp stands for one finished install and is older than pyproject.toml or its constraints when it must be redone.
-$(VENV)/.runtime: pyproject.toml requirements/runtime.txt | $(BIN)/python
+$(VENV)/.runtime: pyproject.toml requirements/runtime.txt requirements/build.txt | $(BIN)/python
 	@echo "Installing Pilothouse into $(VENV)"
 	@$(PIP_INSTALL) $(PINS) requirements/runtime.txt
-	@$(PIP_INSTALL) --no-deps --editable .
+	@$(INSTALL_OURS)
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml requirements/dev.txt requirements/build.txt | $(BIN)/python
 	@echo "Installing Pilothouse and its development tools into $(VENV)"
 	@$(PIP_INSTALL) $(PINS) requirements/dev.txt
-	@$(PIP_INSTALL) --no-deps --editable .
+	@$(INSTALL_OURS)
 	@touch $@
 
 $(MLFLOW)/.installed: requirements/mlflow.txt

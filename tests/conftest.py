@@ -15,6 +15,7 @@ import pytest
 import time_machine
 from hypothesis import settings
 
+from pilothouse import clock
 from pilothouse.store.database import Database, open_database
 from pilothouse.store.migrations import migrate
 from pilothouse.testing import write_empty_database
@@ -126,8 +127,9 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def noon() -> Iterator[None]:
+def noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process's clock goes on from one noon: for tests that move on from there, whatever the day they run on."""
+    monkeypatch.setattr(clock, "_last_tick", 0)  # or ids would be of the day of the tests before
     with time_machine.travel(NOON):
         yield
 

@@ -47,6 +47,7 @@ def test_an_unreachable_postgresql_is_named_without_its_password(sqlite_fleet: F
         assert "secret" not in told
 
 
+@pytest.mark.parametrize("has_schema", [False])
 def test_a_postgresql_role_that_may_create_nothing_is_told(sqlite_fleet: Fleet, postgres_url: str) -> None:
     role = f"limited_{urlsplit(postgres_url).path.strip('/')}"
     with psycopg.connect(postgres_url, autocommit=True) as admin:

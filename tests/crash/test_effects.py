@@ -13,10 +13,11 @@ from typing import Any
 from pilothouse.control import agents
 from pilothouse.payloads import decode
 from tests.crash.effects_under_test import app
-from tests.crash.processes import Fleet, eventually
+from tests.crash.processes import SURE_LEASE, Fleet, eventually
 from tests.patience import WAIT_SECONDS
 
 APP = {"PILOTHOUSE_APP": "tests.crash.effects_under_test:app", "PILOTHOUSE_LEASE_SECONDS": "2"}
+SURVIVOR = {**APP, **SURE_LEASE}
 WORKER = ("worker", "--lanes", "critical=1,normal=8,low=1", "--shared", "0")
 
 
@@ -74,7 +75,7 @@ def test_a_worker_that_dies_in_a_call_never_makes_a_second_one_blindly(fleet: Fl
     asked = {
         (tool, when): orphan(fleet, tool, when) for tool in ("write", "irreversible") for when in ("before", "after")
     }
-    fleet.start("heir", *WORKER, **APP)
+    fleet.start("heir", *WORKER, **SURVIVOR)
 
     for (_, when), run_id in asked.items():
         effect_id = unknown(fleet, run_id)
@@ -99,7 +100,7 @@ def test_forty_runs_at_once_make_exactly_as_many_calls_as_a_cap_allows(fleet: Fl
     caps = {"PILOTHOUSE_ACTION_CAPS": '{"tool:do_write": 10}'}
     launch(fleet, **caps)
     for name in ("one", "two"):
-        fleet.start(name, *WORKER, **APP, **caps)
+        fleet.start(name, *WORKER, **SURVIVOR, **caps)
     ids = fleet.submit("caller", 40, tool="write", when="never")
 
     def settled() -> bool:

@@ -10,7 +10,7 @@ import psutil
 
 from pilothouse.control.run_lists import Filter, list_runs
 from pilothouse.payloads import decode
-from tests.crash.processes import LANES, Fleet, eventually
+from tests.crash.processes import LANES, SURE_LEASE, Fleet, eventually
 
 SEED_VARIABLE = "PILOTHOUSE_TEST_SEED"
 KILLS = 5
@@ -23,7 +23,7 @@ def test_a_killed_workers_runs_go_on_elsewhere_from_their_checkpoints(fleet: Fle
     eventually(lambda: len(fleet.executions()) > 10, "the victim to be in the middle of runs")
 
     fleet.kill("victim")
-    fleet.start_worker("heir")
+    fleet.start_worker("heir", **SURE_LEASE)
 
     assert fleet.until_ended(ids) == {"succeeded": 12}
     assert fleet.outcomes(ids)["lost"] >= 1
@@ -60,8 +60,8 @@ async def test_a_storm_of_kills_loses_nothing(fleet: Fleet) -> None:
 
 
 def test_two_worker_processes_never_take_the_same_run(fleet: Fleet) -> None:
-    fleet.start_worker("one")
-    fleet.start_worker("two")
+    fleet.start_worker("one", **SURE_LEASE)
+    fleet.start_worker("two", **SURE_LEASE)
 
     ids = fleet.submit("worker_bee", 150, steps=1, pause_seconds=0.0)
 
@@ -97,7 +97,7 @@ def test_an_isolated_attempt_dies_with_its_worker_and_goes_on_elsewhere(fleet: F
     fleet.kill("victim")
     eventually(lambda: not psutil.pid_exists(process_id), "the isolated process to be gone with its worker")
     fleet.gate.touch()
-    fleet.start_worker("heir")
+    fleet.start_worker("heir", **SURE_LEASE)
 
     assert fleet.until_ended(ids) == {"succeeded": 1}
     assert [step for step, _ in fleet.steps_executed(ids[0])] == ["before", "gate", "gate"]

@@ -10,7 +10,7 @@ import pytest
 
 from pilothouse.control import agents
 from tests.crash.kill_points import POINTS, app
-from tests.crash.processes import Fleet, eventually
+from tests.crash.processes import SURE_LEASE, Fleet, eventually
 
 APP = {"PILOTHOUSE_APP": "tests.crash.kill_points:app"}
 AT_ONCE = 8
@@ -41,7 +41,7 @@ def test_a_worker_may_die_at_any_point(fleet: Fleet) -> None:
     for first in range(1, len(points) + 1, AT_ONCE):
         ids += kill_at(fleet, range(first, min(first + AT_ONCE, len(points) + 1)))
     fleet.start("scheduler", "scheduler", **APP)
-    fleet.start("heir", "worker", **APP)
+    fleet.start("heir", "worker", **APP, **SURE_LEASE)
 
     assert fleet.until_ended(ids) == {"succeeded": len(ids)}
     assert fleet.outcomes(ids)["lost"] > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pilothouse.control import limits
 from pilothouse.domain.limits import Limit, Period, Unit
-from tests.crash.processes import Fleet, eventually
+from tests.crash.processes import SURE_LEASE, Fleet, eventually
 
 RUNS = 40
 WORST, USED = 10_000, 1_000
@@ -60,7 +60,7 @@ def test_several_workers_use_one_budget_up_and_never_pass_it(fleet: Fleet) -> No
     limit_to(fleet, budget)
     ids = ask(fleet)
     for name in ("first", "second", "third"):
-        fleet.start_worker(name, **environment)
+        fleet.start_worker(name, **environment, **SURE_LEASE)
 
     def is_used_up() -> bool:
         settled, reserved = uses(fleet)
@@ -86,7 +86,7 @@ def test_what_a_killed_worker_had_reserved_stays_reserved_and_counts(fleet: Flee
     (fleet.folder / "script.yaml").unlink()
 
     fleet.start("janitor", "scheduler")
-    fleet.start_worker("quick", **settings(fleet.folder, delay_seconds=0))
+    fleet.start_worker("quick", **settings(fleet.folder, delay_seconds=0), **SURE_LEASE)
     eventually(
         watched(fleet, budget, lambda: uses(fleet)[0] + held > budget - 2_560 - USED), "the rest of it to be used up"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx2
 
-from tests.crash.processes import Fleet, answers, eventually
+from tests.crash.processes import SURE_LEASE, Fleet, answers, eventually
 from tests.patience import WAIT_SECONDS
 
 
@@ -43,7 +43,7 @@ def test_without_a_worker_runs_are_taken_and_wait(fleet: Fleet) -> None:
     eventually(lambda: httpx2.get(f"{url}/ready").json()["status"] == "degraded", "the API to miss the worker")
     assert answers(f"{url}/ready") == 200
     assert fleet.states([taken]) == {"queued": 1}
-    fleet.start_worker("next")
+    fleet.start_worker("next", **SURE_LEASE)
     assert fleet.until_ended([taken]) == {"succeeded": 1}
 
 
@@ -59,7 +59,7 @@ def test_a_second_scheduler_takes_over(fleet: Fleet) -> None:
     fleet.kill("leader")
     fleet.kill("victim")
     fleet.gate.touch()
-    fleet.start_worker("heir")
+    fleet.start_worker("heir", **SURE_LEASE)
 
     assert fleet.until_ended(ids) == {"succeeded": 2}
     assert leader_of(fleet) != led

@@ -8,13 +8,13 @@ import signal
 import psutil
 
 from pilothouse.payloads import decode
-from tests.crash.processes import LANES, Fleet, eventually
+from tests.crash.processes import LANES, SURE_LEASE, Fleet, eventually
 
 LONG_DRAIN = {"PILOTHOUSE_DRAIN_SECONDS": "60"}
 
 
 def test_sigterm_lets_short_runs_finish_claims_nothing_more_and_exits_with_0(fleet: Fleet) -> None:
-    worker = fleet.start_worker("worker", **LONG_DRAIN)
+    worker = fleet.start_worker("worker", **LONG_DRAIN, **SURE_LEASE)
     ids = fleet.submit("gated", 6)
     eventually(lambda: len(fleet.executions()) == 12, "every slot to be taken")
     rest = fleet.submit("worker_bee", 3)
@@ -41,7 +41,7 @@ def test_what_does_not_finish_in_time_is_released_at_its_last_checkpoint(fleet: 
     row = fleet.run(run_id)
     assert (row["state"], row["failures"], row["losses"]) == ("queued", 0, 0)
     fleet.gate.touch()
-    fleet.start_worker("next")
+    fleet.start_worker("next", **SURE_LEASE)
     assert fleet.until_ended([run_id]) == {"succeeded": 1}
     assert fleet.steps_executed(run_id) == [("before", 1), ("gate", 1), ("gate", 2), ("after", 2)]
     assert decode(fleet.run(run_id)["output"]) == [1, 2, 2]
@@ -60,7 +60,7 @@ def test_a_second_signal_exits_at_once(sqlite_fleet: Fleet) -> None:
     assert fleet.wait("worker") == 130
     fleet.gate.touch()
     fleet.start("scheduler", "scheduler")
-    fleet.start_worker("next")
+    fleet.start_worker("next", **SURE_LEASE)
     assert fleet.until_ended([run_id]) == {"succeeded": 1}
     assert decode(fleet.run(run_id)["output"]) == [1, 2, 2]
 

@@ -221,7 +221,14 @@ def _is_gone(process_id: int) -> bool:
 
 def servers() -> list[psutil.Process]:
     """The fork servers of this process."""
-    return [child for child in psutil.Process().children() if "pilothouse.engine.isolated" in child.cmdline()]
+    return [child for child in psutil.Process().children() if _is_server(child)]
+
+
+def _is_server(process: psutil.Process) -> bool:
+    try:
+        return "pilothouse.engine.isolated" in process.cmdline()
+    except psutil.NoSuchProcess:  # it has ended, and maybe nobody has asked yet how
+        return False
 
 
 async def test_models_tools_and_memory_are_reached_through_the_wall(start: Start) -> None:
