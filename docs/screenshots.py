@@ -176,7 +176,7 @@ def main() -> None:
             picture(page, "run", f"/runs/{run_id}", opened="classify")
             picture(page, "approval", f"/approvals/{approval}", height=700)
             dark = browser.new_page(base_url=site.url, color_scheme="dark", locale="en-GB")
-            picture(dark, "runs-dark", "/runs", height=800)
+            picture(dark, "runs-dark", "/runs", height=700)
             browser.close()
         site.stop()
 

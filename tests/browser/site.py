@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 WAIT_SECONDS = 30.0
+START_SECONDS = 75.0
+"""A busy machine is slow, not wrong; less than a test may take."""
+
 NOTHING: Mapping[str, str] = {}
 
 AGENTS = '''
@@ -121,7 +124,12 @@ class Site:
             stderr=log,
         )
         log.close()
-        until(self._answers, "the server")
+        try:
+            until(self._answers, "the server", START_SECONDS)
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
 
     def stop(self) -> None:
         assert self._process is not None
@@ -167,8 +175,8 @@ class Site:
             return False
 
 
-def until(look: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
+def until(look: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not look():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.05)

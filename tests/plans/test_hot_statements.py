@@ -30,7 +30,7 @@ HOT = (
     *("pick_runs", "next_due", "oldest_due", "cancelling_runs", "expired_workers", "list_dead"),
     *("list_runs", "list_runs_of_agent", "list_few_runs_of_agent", "list_seldom_runs", "list_running_runs"),
     *("list_runs_of_tenant", "list_children", "floor_of_runs", "floor_of_agent", "floor_of_tenant"),
-    *("floor_of_seldom_runs", "balances_of_live_runs"),
+    *("floor_of_seldom_runs", "balances_of_live_runs", "inputs_of_runs"),
 )
 
 

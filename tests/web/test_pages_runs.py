@@ -17,7 +17,7 @@ from pilothouse.control import keys
 from pilothouse.domain.keys import KeyRole
 from pilothouse.store.database import Database
 from tests.control.steps import checkpoint
-from tests.web.browsing import send, sign_in, token_of
+from tests.web.browsing import send, sign_in, text_of, token_of
 from tests.web.documented import documented_client
 from tests.web.platform import FakeWorker
 
@@ -64,6 +64,9 @@ async def test_the_list_is_filtered_and_leads_on_page_by_page(
 
     assert links_of((await api.get("/runs", params={"text": "bo", "agent": "hello"})).text) == [ids[1]]
     assert links_of((await api.get("/runs", params={"state": "queued", "last": "1h", "text": "cy"})).text) == [ids[2]]
+    assert 'hello {"name":"Bo"} queued' in text_of(await api.get("/runs", params={"text": "bo"}))
+    await submit(api, "y" * 70_000)
+    assert "hello long queued" in text_of(await api.get("/runs"))
     nothing = (await api.get("/runs", params={"version": "zzz"})).text
     assert "No run fits" in nothing
     assert "pilothouse runs list --version zzz" in nothing

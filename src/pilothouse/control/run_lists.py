@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pilothouse import payloads
 from pilothouse.clock import first_id
+from pilothouse.control import blobs
 from pilothouse.domain.runs import RunState
 from pilothouse.store.database import Database, Row, Transaction
 
@@ -63,6 +65,12 @@ async def list_runs(db: Database, wanted: Filter, *, after: str | None = None, l
     """Newest first; `after` is the `next` of the page before."""
     is_real = not db.clock.frozen  # else ids and instants have nothing to do with each other
     return await db.read(lambda tx: _list_in(tx, wanted, after=after, limit=limit, is_real=is_real))
+
+
+async def inputs_of(db: Database, run_ids: Sequence[str]) -> dict[str, str]:
+    """How the inputs of runs begin, by their ids; what is so long that it is kept apart is left out."""
+    rows = await db.read(lambda tx: tx.fetch_many("inputs_of_runs", [{"id": each} for each in run_ids]))
+    return {row["id"]: row["input"] for row in rows if not row["input"].startswith(blobs.PREFIX)}
 
 
 def children_in(tx: Transaction, run_id: str, limit: int) -> list[Row]:

@@ -159,3 +159,7 @@ SELECT id FROM runs WHERE state = :state AND state IN ('failed', 'cancelled', 'w
 -- name: queue_depth
 -- As far as it is counted.
 SELECT count(*) AS depth FROM (SELECT 1 AS one FROM runs WHERE available_at IS NOT NULL LIMIT :deep) AS queued
+
+-- name: inputs_of_runs
+-- How they begin.
+SELECT runs.id, substr(runs.input, 1, 300) AS input FROM @rows(id text) AS item JOIN runs ON runs.id = item.id

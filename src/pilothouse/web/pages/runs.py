@@ -26,7 +26,8 @@ async def list_page(request: Request, backend: BackendOf, after: str | None = No
     caller, now = caller_of(request), backend.db.clock.now_us()
     query = read_query(dict(request.query_params), caller.tenant, now)
     found = await run_lists.list_runs(backend.db, query.wanted, after=after, limit=SHOWN)
-    rows = [shown_run(row, now) for row in found.rows]
+    inputs = await run_lists.inputs_of(backend.db, [row["id"] for row in found.rows])
+    rows = [shown_run(row, now) | {"input": inputs.get(row["id"])} for row in found.rows]
     return show(
         request,
         "runs.html",
