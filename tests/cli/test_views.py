@@ -124,6 +124,10 @@ def test_a_duration_is_in_the_unit_that_reads_best(value: float, shown: str) -> 
     assert output.seconds(value) == shown
 
 
+def test_each_of_several_commands_begins_a_line() -> None:
+    assert run_view.by_line("decide: `a b`, `c d`, or wait").splitlines() == ["decide: `a b`,", "      `c d`, or wait"]
+
+
 def test_a_value_is_shortened_to_one_line() -> None:
     assert output.shorten({"a": [1, None]}) == '{"a":[1,null]}'
     assert output.shorten("one\n two") == "one two"

@@ -322,7 +322,7 @@ def answered(words: Sequence[str]) -> int:
         _tell(error, f"{error.filename or 'the system'}: {error.strerror or error}", "system", as_json=as_json)
     except Exception as error:  # noqa: BLE001 - nobody should meet a traceback; this one says how to get it
         told = f"{type(error).__name__}: {error}; this is a bug in Pilothouse, {DEBUG_HINT}"
-        _tell(error, told, "internal", as_json=as_json)
+        _tell(error, told, "internal_error", as_json=as_json)
     else:
         return code if isinstance(code, int) else 0
     return ERROR_EXIT

@@ -40,7 +40,7 @@ def show_timeline(out: Console, found: dict[str, Any], *, full: bool = False) ->
         told = f"not everything is shown; all of it: `pilothouse runs show {run['id']} --full`, one step: `--step KEY`"
         out.print(told, style="dim", soft_wrap=True)
     _reasons(out, found["why"], run["state"])
-    out.print(Text.assemble(("next  ", "bold"), found["why"]["next"]), soft_wrap=True)
+    out.print(Text.assemble(("next  ", "bold"), by_line(found["why"]["next"])), soft_wrap=True)
 
 
 def show_sums(out: Console, found: dict[str, Any]) -> None:
@@ -61,6 +61,11 @@ def _reasons(out: Console, told: dict[str, Any], state: str) -> None:
     if state not in ("succeeded", "failed", "cancelled"):
         for reason in told["reasons"]:
             out.print(Text.assemble(("why   ", "bold"), reason), soft_wrap=True)
+
+
+def by_line(told: str) -> str:
+    """What to do next; of several commands each begins a line, so that it can be read and copied."""
+    return told.replace("`, `", "`,\n      `")
 
 
 class _Shown:

@@ -11,7 +11,7 @@ from pilothouse.cli import output
 from pilothouse.cli.bulk import Chosen, bulk
 from pilothouse.cli.effects import instant
 from pilothouse.cli.output import AsJson, Limit
-from pilothouse.cli.run_view import show_timeline
+from pilothouse.cli.run_view import by_line, show_timeline
 from pilothouse.cli.session import principal, run
 from pilothouse.cli.step_view import show_step, step_of
 from pilothouse.cli.watching import follow
@@ -102,7 +102,7 @@ def why(run_id: RunId, *, as_json: AsJson = False) -> None:
     out = output.console()
     out.print(output.state(told["state"]), end=": ")
     out.print("; ".join(told["reasons"]), soft_wrap=True)
-    return out.print(f"next: {told['next']}", style="dim", soft_wrap=True)
+    return out.print(f"next: {by_line(told['next'])}", style="dim", soft_wrap=True)
 
 
 def watch(run_id: RunId, *, as_json: AsJson = False) -> int:

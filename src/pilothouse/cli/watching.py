@@ -15,7 +15,7 @@ from rich.text import Text
 
 from pilothouse import payloads
 from pilothouse.cli import output
-from pilothouse.cli.run_view import follow_line, log_line, show_sums
+from pilothouse.cli.run_view import by_line, follow_line, log_line, show_sums
 from pilothouse.cli.safe import safe
 from pilothouse.cli.waterfall_view import bars
 from pilothouse.clock import SystemClock, from_datetime
@@ -123,7 +123,7 @@ def _doing(run: dict[str, Any]) -> Text:
 def _told(found: dict[str, Any]) -> Text:
     """Why the run does not go on, and what to do."""
     text = Text.assemble(("why   ", "bold"), safe("; ".join(found["reasons"])))
-    return text.append("\nnext  ", style="bold").append(safe(found["next"]))
+    return text.append("\nnext  ", style="bold").append(by_line(safe(found["next"])))
 
 
 async def _until_ended(db: Database, run_id: str, shown: _View, hinted: asyncio.Event) -> dict[str, Any]:
