@@ -51,6 +51,7 @@ async def test_a_call_is_kept_and_recorded(start: Start) -> None:
         2000,
     )
     assert first["arguments"] == {"to": "ada@example.com", "body": "Hello"}
+    assert (first["agent"], first["result"], first["error"]) == ("agent", "sent", None)
 
 
 async def test_arguments_are_checked_first(start: Start) -> None:
@@ -380,6 +381,10 @@ def test_a_tool_that_cannot_be_used_says_why() -> None:
         app.tool(anything)
     with pytest.raises(ConfigError, match="effect is one of pure, read, idempotent, write, irreversible"):
         app.tool(effect="deadly")(lambda: None)
+    with pytest.raises(ConfigError, match="has no option 'timeout'; did you mean 'timeout_seconds'"):
+        app.tool(timeout=3)(lambda: None)  # type: ignore[call-overload]  # as a user may write
+    with pytest.raises(ConfigError, match="agent 'x' has no option 'isolated'; did you mean 'isolation'"):
+        app.agent(name="x", isolated=True)(lambda ctx: None)  # type: ignore[call-overload]  # as a user may write
     with pytest.raises(ConfigError, match="models take names of up to 64"):
         app.tool(name="send reply")(lambda: None)
     app.tool(name="one")(lambda: None)

@@ -81,7 +81,15 @@ def model_calls(calls: list[dict[str, Any]]) -> Table:
 
 def tool_calls(calls: list[dict[str, Any]]) -> Table:
     made = output.table(
-        ("step", "fold"), "tool", "effect", "by", "outcome", ("took", "right"), ("cost", "right"), ("arguments", "fold")
+        ("step", "fold"),
+        "tool",
+        "effect",
+        "by",
+        "outcome",
+        ("took", "right"),
+        ("cost", "right"),
+        ("arguments", "fold"),
+        ("result", "fold"),
     )
     for call in calls:
         made.add_row(
@@ -93,8 +101,16 @@ def tool_calls(calls: list[dict[str, Any]]) -> Table:
             _took(call["latency_us"]),
             usd(call["cost_microusd"]),
             output.shorten(call["arguments"], 60),
+            output.shorten(_came_to(call), 60),
         )
     return made
+
+
+def _came_to(call: dict[str, Any]) -> Any:
+    """A call's result or error; of one that was put off there is neither."""
+    if call["error"] is not None:
+        return call["error"]["message"]
+    return call["result"] if call["outcome"] == "succeeded" else ""
 
 
 def effects_table(effects: list[dict[str, Any]]) -> Table:

@@ -134,9 +134,11 @@ def _tool_row(owned: OwnedCalls, call: ToolCall) -> Row:
 
 
 def calls_of_run(tx: Transaction, run_id: str) -> tuple[list[Row], list[Row]]:
-    """A run's calls of models and of tools, in the order in which they began."""
+    """A run's calls of models and of tools, these with their agent and what they came to, in the order in which they
+    began.
+    """
     tools = tx.fetch_all("tool_calls_of_run", run_id=run_id)
-    return tx.fetch_all("model_calls_of_run", run_id=run_id), blobs.unpack(tx, tools, "arguments")
+    return tx.fetch_all("model_calls_of_run", run_id=run_id), blobs.unpack(tx, tools, "arguments", "result")
 
 
 def totals(db: Database, run_ids: Sequence[str]) -> dict[str, Row]:

@@ -238,9 +238,10 @@ class ModelCall(BaseModel):
 
 
 class ToolCall(BaseModel):
-    """A call of a tool; its result is that of its step."""
+    """A call of a tool, and what it came to: its result, or its error."""
 
     run_id: str
+    agent: str
     key: str = Field(description="The step that it is.")
     attempt: int
     tool: str
@@ -249,6 +250,10 @@ class ToolCall(BaseModel):
     called_by: Literal["code", "model"]
     arguments: Any
     outcome: Literal["succeeded", "failed"]
+    result: Any
+    error: dict[str, Any] | None
+    effect_id: str | None = Field(description="Of a call that changes the world.")
+    reservation_id: str | None
     cost_microusd: int
     started_at: datetime
     latency_us: int

@@ -24,7 +24,12 @@ FROM @rows(run_id text, key text, attempt integer, tool text, effect text, platf
 SELECT * FROM model_calls WHERE run_id = :run_id ORDER BY started_at, key, attempt, number
 
 -- name: tool_calls_of_run
-SELECT * FROM tool_calls WHERE run_id = :run_id ORDER BY started_at, key, attempt
+SELECT calls.*, runs.agent, checkpoints.result, checkpoints.error
+FROM tool_calls AS calls
+JOIN runs ON runs.id = calls.run_id
+LEFT JOIN checkpoints ON checkpoints.run_id = calls.run_id AND checkpoints.key = calls.key
+    AND checkpoints.attempt = calls.attempt
+WHERE calls.run_id = :run_id ORDER BY calls.started_at, calls.key, calls.attempt
 
 -- name: delete_model_calls
 DELETE FROM model_calls WHERE run_id IN (SELECT item.id FROM @rows(id text) AS item)
