@@ -79,7 +79,7 @@ class ChatModel(BaseChatModel):
             raise FatalError("a model that is asked with invoke in an async node would hold up all runs; use ainvoke")
         attempt = _attempt()
         asking = asyncio.run_coroutine_threadsafe(
-            _owned(attempt, self._asked(attempt, messages, run_manager, kwargs)), attempt.loop
+            _owned(attempt, self._asked(attempt, messages, run_manager, {"stop": stop, **kwargs})), attempt.loop
         )
         return asking.result()
 
@@ -90,7 +90,7 @@ class ChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return await self._asked(_attempt(), messages, run_manager, kwargs)
+        return await self._asked(_attempt(), messages, run_manager, {"stop": stop, **kwargs})
 
     async def _asked(
         self,
@@ -104,6 +104,8 @@ class ChatModel(BaseChatModel):
             "messages": convert_to_openai_messages(messages),
             "tools": kwargs.get("tools", []),
             "response_format": kwargs.get("response_format"),
+            "tool_choice": kwargs.get("tool_choice"),
+            "stop": kwargs.get("stop"),
         }
         asked = wire.read(body)
         question = Question(self.route, asked.messages, asked.parameters, asked.settings)

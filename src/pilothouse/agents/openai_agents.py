@@ -37,6 +37,7 @@ from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.context import Context
 from pilothouse.errors import ConfigError, FatalError, ToolError
 from pilothouse.llm.wire import openai as wire
+from pilothouse.llm.wire.request import SETTINGS
 
 ID_SHOWN = 12
 MAX_TURNS = 50
@@ -61,7 +62,7 @@ class JournaledModel(Model):
         tracing: Any,
         **_: Any,
     ) -> ModelResponse:
-        body = {
+        body: dict[str, Any] = {
             "model": self._route or "default",
             "messages": [
                 *([{"role": "system", "content": system_instructions}] if system_instructions else []),
@@ -72,8 +73,9 @@ class JournaledModel(Model):
                 *(Converter.convert_handoff_tool(handoff) for handoff in handoffs),
             ],
             "max_tokens": model_settings.max_tokens,
-            "temperature": model_settings.temperature,
+            "tool_choice": _tool_choice(model_settings.tool_choice),
         }
+        body |= {name: getattr(model_settings, name, None) for name in SETTINGS}
         schema = None if output_schema is None or output_schema.is_plain_text() else output_schema.json_schema()
         if schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
@@ -218,6 +220,12 @@ def make_handler(name: str, agent: Agent[Any], deps: Any, effects: Effects) -> C
     tools = [str(getattr(tool, "name", tool)) for tool in agent.tools]
     setattr(handler, SOURCE, payloads.encode([agent.name, str(agent.instructions), str(agent.model), *tools]))
     return handler
+
+
+def _tool_choice(said: Any) -> Any:
+    """A word, or the one tool that must be called."""
+    is_word = said is None or said in ("none", "required", "auto") or not isinstance(said, str)
+    return said if is_word else {"type": "function", "function": {"name": said}}
 
 
 def _plain(value: Any) -> Any:

@@ -7,11 +7,19 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pilothouse.clock import new_id
-from pilothouse.llm.wire.request import BadRequest, WireRequest, event, field, make_parameters, pieces, text_of
+from pilothouse.llm.wire.request import (
+    BadRequest,
+    WireRequest,
+    event,
+    field,
+    make_parameters,
+    pieces,
+    settings_of,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
-    from pydantic_ai.settings import ModelSettings
     from pydantic_ai.tools import ToolDefinition
 
 FINISH = {"tool_call": "tool_use", "length": "max_tokens", "content_filter": "refusal"}
@@ -20,14 +28,11 @@ ERRORS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_f
 
 def read(body: Mapping[str, Any]) -> WireRequest:
     """Raises BadRequest."""
-    settings: ModelSettings = {"max_tokens": field(body, "max_tokens", int)}
-    if body.get("temperature") is not None:
-        settings["temperature"] = body["temperature"]
     return WireRequest(
         model=field(body, "model", str),
         messages=_messages(body.get("system"), field(body, "messages", list)),
         parameters=make_parameters([_tool(tool) for tool in body.get("tools") or ()], None),
-        settings=settings,
+        settings=settings_of(body, field(body, "max_tokens", int)),
         is_stream=bool(body.get("stream")),
     )
 
@@ -69,7 +74,7 @@ def _request_part(block: Mapping[str, Any], names: Mapping[str, str]) -> Any:
     from pydantic_ai import messages as made
 
     if block.get("type") != "tool_result":
-        return made.UserPromptPart(str(block.get("text", "")))
+        return made.UserPromptPart(text_of([block]))
     id = str(block.get("tool_use_id"))
     text, name = text_of(block.get("content")), names.get(id, "unknown")
     return made.ToolReturnPart(name, text, id, outcome="failed" if block.get("is_error") else "success")

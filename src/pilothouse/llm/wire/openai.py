@@ -6,11 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pilothouse.clock import new_id
-from pilothouse.llm.wire.request import BadRequest, WireRequest, event, field, make_parameters, pieces, text_of
+from pilothouse.llm.wire.request import (
+    BadRequest,
+    WireRequest,
+    event,
+    field,
+    make_parameters,
+    pieces,
+    settings_of,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
-    from pydantic_ai.settings import ModelSettings
     from pydantic_ai.tools import ToolDefinition
 
 FINISH = {"tool_call": "tool_calls", "length": "length", "content_filter": "content_filter"}
@@ -20,17 +28,11 @@ def read(body: Mapping[str, Any]) -> WireRequest:
     """Raises BadRequest."""
     form = body.get("response_format") or {}
     schema = form.get("json_schema", {}).get("schema") if form.get("type") == "json_schema" else None
-    settings: ModelSettings = {}
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    if limit:
-        settings["max_tokens"] = limit
-    if body.get("temperature") is not None:
-        settings["temperature"] = body["temperature"]
     return WireRequest(
         model=field(body, "model", str),
         messages=_messages(field(body, "messages", list)),
         parameters=make_parameters([_tool(tool) for tool in body.get("tools") or ()], schema),
-        settings=settings,
+        settings=settings_of(body, body.get("max_completion_tokens") or body.get("max_tokens")),
         is_stream=bool(body.get("stream")),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pilothouse.llm.outputs import FINAL
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 PIECE = 16
 """Characters of one piece of a streamed text."""
+
+
+SETTINGS: tuple[
+    Literal["temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "parallel_tool_calls"], ...
+] = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "parallel_tool_calls")
+"""What requests and our settings call by the same name."""
 
 
 class BadRequest(Exception):
@@ -57,7 +63,42 @@ def text_of(content: Any) -> str:
         return content or ""
     if not isinstance(content, list):
         raise BadRequest(f"content is a {type(content).__name__}; it is text or a list of parts")
-    return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    parts = [part for part in content if isinstance(part, dict)]
+    for part in parts:
+        if "text" not in part and part.get("type") != "refusal":
+            raise BadRequest(
+                f"a part of the content has the type {part.get('type')!r}; only text can be asked about here"
+            )
+    return "\n".join(str(part.get("text", "")) for part in parts)
+
+
+def settings_of(body: Mapping[str, Any], limit: int | None) -> ModelSettings:
+    """What the protocols say alike of how a model is to answer; `limit` is that of its tokens."""
+    settings: ModelSettings = {}
+    if limit:
+        settings["max_tokens"] = limit
+    for name in SETTINGS:
+        if body.get(name) is not None:
+            settings[name] = body[name]
+    stop = body.get("stop") or body.get("stop_sequences")
+    if stop:
+        settings["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
+    choice = _tool_choice(body.get("tool_choice"))
+    if choice is not None and body.get("tools"):
+        settings["tool_choice"] = choice
+    return settings
+
+
+def _tool_choice(said: Any) -> Literal["none", "required"] | list[str] | None:
+    """Which tools must be called: said by a word, or by an object that may name one."""
+    match said.get("type") if isinstance(said, dict) else said:
+        case "none":
+            return "none"
+        case "required" | "any":
+            return "required"
+        case "function" | "tool":
+            return [str((said.get("function") or said).get("name"))]
+    return None
 
 
 def pieces(text: str) -> Iterator[str]:

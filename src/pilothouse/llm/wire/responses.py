@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Any
 from pilothouse import payloads
 from pilothouse.clock import new_id
 from pilothouse.llm.wire.openai import error
-from pilothouse.llm.wire.request import BadRequest, WireRequest, event, field, make_parameters, pieces, text_of
+from pilothouse.llm.wire.request import (
+    BadRequest,
+    WireRequest,
+    event,
+    field,
+    make_parameters,
+    pieces,
+    settings_of,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
-    from pydantic_ai.settings import ModelSettings
     from pydantic_ai.tools import ToolDefinition
 
 __all__ = ["error", "events", "read", "render"]
@@ -26,11 +34,6 @@ def read(body: Mapping[str, Any]) -> WireRequest:
     if body.get("previous_response_id") or body.get("conversation"):
         raise BadRequest("answers are not kept here for later requests; send the whole conversation as input")
     form = (body.get("text") or {}).get("format") or {}
-    settings: ModelSettings = {}
-    if body.get("max_output_tokens"):
-        settings["max_tokens"] = body["max_output_tokens"]
-    if body.get("temperature") is not None:
-        settings["temperature"] = body["temperature"]
     return WireRequest(
         model=field(body, "model", str),
         messages=_messages(body.get("instructions"), body.get("input")),
@@ -38,7 +41,7 @@ def read(body: Mapping[str, Any]) -> WireRequest:
             [_tool(tool) for tool in body.get("tools") or ()],
             form.get("schema") if form.get("type") == "json_schema" else None,
         ),
-        settings=settings,
+        settings=settings_of(body, body.get("max_output_tokens")),
         is_stream=bool(body.get("stream")),
     )
 
