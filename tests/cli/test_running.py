@@ -131,6 +131,8 @@ def test_wrong_usage_exits_with_2(up: Shell) -> None:
     for arguments, told in (
         (("runs", "lst"), 'Did you mean "list"?'),
         (("runs", "show"), "See `pilothouse runs show --help`"),
+        (("effects", "resolve", "x"), "--happened or --did-not-happen is missing: Whether the call took place."),
+        (("effects", "resolve", "x", "--happened"), "--note is missing: How you know; it goes into the audit."),
         (("runs", "list", "--limit", "0"), "--limit"),
         (("submit", "hello", "--priority", "high"), '"high"'),
         (("submit", "hello", "{}", "--jsonl", "many.jsonl"), "leave out INPUT and --watch"),

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, MissingArgumentError
 
 from pilothouse import __version__
 from pilothouse.errors import PilothouseError
@@ -312,7 +312,7 @@ def answered(words: Sequence[str]) -> int:
         code = build()(spelled_out(words), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         chain = " ".join(("pilothouse", *(error.command_chain or ())))
-        _tell(error, f"{' '.join(str(error).split())} See `{chain} --help`", "usage", as_json=as_json)
+        _tell(error, f"{_usage_told(error)} See `{chain} --help`", "usage", as_json=as_json)
         return USAGE_EXIT
     except PilothouseError as error:
         _tell(error, str(error), error.code, as_json=as_json)
@@ -326,6 +326,16 @@ def answered(words: Sequence[str]) -> int:
     else:
         return code if isinstance(code, int) else 0
     return ERROR_EXIT
+
+
+def _usage_told(error: CycloptsError) -> str:
+    """What is missing is named with what it is for: the library says that it requires an argument."""
+    argument = error.argument if isinstance(error, MissingArgumentError) and error.keyword is None else None
+    if argument is None:
+        return " ".join(str(error).split())
+    is_option = argument.field_info.kind is argument.field_info.KEYWORD_ONLY
+    name = " or ".join(argument.names) if is_option else argument.names[0].removeprefix("--").upper()
+    return f"{name} is missing: {argument.parameter.help or 'it has to be given'}"
 
 
 def _print_what_the_encoding_can() -> None:
