@@ -13,6 +13,8 @@ from pilothouse.llm import extra
 from pilothouse.platform import bind
 
 MILLISECONDS = 1000
+STOP_SECONDS = 1
+"""How long it waits for its answers when it is stopped: one that is scripted to time out would take an hour."""
 
 
 def fake_provider(
@@ -38,7 +40,9 @@ def fake_provider(
     listening = bind(host, port)
     url = f"http://{host}:{listening.getsockname()[1]}"
     _announce(url, as_json)
-    config = uvicorn.Config(provider.app(), log_level="error", access_log=False, lifespan="off")
+    config = uvicorn.Config(
+        provider.app(), log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_SECONDS
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 
