@@ -40,7 +40,8 @@ CALLED_BY_NAME = [
     "stream_response",
     "length_of",  # workflows of the tests, as the next one
     "words_of",
-    "prepare_request",  # Pydantic AI, as the next one
+    "prepare_request",  # Pydantic AI, as the next two
+    "handle_deferred_tool_calls",
     "wrap_tool_execute",
     "log_message",  # http.server
     "pytest_*",
