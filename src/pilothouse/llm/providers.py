@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +19,8 @@ from pilothouse.llm.script import Responder
 from pilothouse.telemetry import tracing
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     import httpx2
     from pydantic_ai.models import Model
 
@@ -25,6 +29,13 @@ NO_KEY = "none"
 
 CONNECT_SECONDS = 10.0
 MAX_CONNECTIONS = 512
+CALLS_OF_CLIENT = 4
+"""Before each request a client asks the system about every connection that it holds and does not use: with 64 questions
+at once, a third of all the time that they take. So only so many share one.
+"""
+
+MAX_CLIENTS = MAX_CONNECTIONS // CALLS_OF_CLIENT
+"""Of one model with one key; beyond them, more questions share a client."""
 
 
 class Key(NamedTuple):
@@ -44,18 +55,27 @@ class Key(NamedTuple):
 OWN_KEY = Key("", "own")
 """Stands for the key of a model that brings its own."""
 
+
+@dataclass(slots=True)
+class _Seat:
+    """A model with a client of its own, and how many ask it now."""
+
+    model: Model
+    asking: int = 0
+
+
 OnHeaders = Callable[[ModelId, Key, Mapping[str, str]], None]
 """Is told the headers of every answer."""
 
 
 class Providers:
-    """Makes models once and keeps them; the keys of a provider take turns."""
+    """Makes models when they are needed and keeps them; the keys of a provider take turns."""
 
     def __init__(self, own: Mapping[str, Provider], responders: Mapping[str, Responder]) -> None:
         self.on_headers: OnHeaders = lambda _id, _key, _headers: None
         self._own = dict(own)
         self._responders = dict(responders)
-        self._models: dict[tuple[ModelId, str], Model] = {}
+        self._seats: dict[tuple[ModelId, str], list[_Seat]] = {}
         self._clients: list[httpx2.AsyncClient] = []
         self._turn = count()
 
@@ -87,18 +107,32 @@ class Providers:
         first = next(self._turn) % len(found)
         return found[first:] + found[:first]
 
-    def model(self, id: ModelId, key: Key) -> Model:
-        """Raises ConfigError where the model's class is not installed or its name says nothing."""
-        made = self._models.get((id, key.mark))
-        if made is None:
-            made = self._models[id, key.mark] = self._make(id, key)
-        return made
+    @contextmanager
+    def model(self, id: ModelId, key: Key) -> Iterator[Model]:
+        """A model to ask something. Raises ConfigError where its class is not installed or its name says nothing."""
+        seat = self._seat(id, key)
+        seat.asking += 1
+        try:
+            yield seat.model
+        finally:
+            seat.asking -= 1
+
+    def _seat(self, id: ModelId, key: Key) -> _Seat:
+        """The first that has room, so that few connections are in use, and often; else a new one."""
+        seats = self._seats.setdefault((id, key.mark), [])
+        for seat in seats:
+            if seat.asking < CALLS_OF_CLIENT:
+                return seat
+        if len(seats) >= MAX_CLIENTS:
+            return min(seats, key=lambda seat: seat.asking)
+        seats.append(_Seat(self._make(id, key)))
+        return seats[-1]
 
     async def close(self) -> None:
         for client in self._clients:
             await client.aclose()
         self._clients.clear()
-        self._models.clear()
+        self._seats.clear()
 
     def _base_url(self, name: str) -> str | None:
         own = self._own.get(name)
@@ -129,6 +163,7 @@ class Providers:
             request.headers.update(tracing.headers())
 
         client = httpx2.AsyncClient(
+            verify=_trusted(),
             timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),  # the gateway's own time-out is the one that counts
             limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
             event_hooks={"request": [tell_trace], "response": [hear]},
@@ -136,6 +171,14 @@ class Providers:
         )
         self._clients.append(client)
         return client
+
+
+@lru_cache(maxsize=1)
+def _trusted() -> SSLContext:
+    """Whose certificates are trusted; reading them takes longer than a question."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 # The clients' own retries are off: the gateway alone tries again. Off for good and not for each request, for which the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -125,7 +125,11 @@ class Turns:
 
     async def _ask(self, turn: Turn, key: Key) -> ModelResponse | Fault:
         tracing.enter_step(turn.prompt.asker.step)
-        model = turn.prompt.own_model or self._providers.model(turn.id, key)
+        own = turn.prompt.own_model
+        with self._providers.model(turn.id, key) if own is None else nullcontext(own) as model:
+            return await self._ask_model(turn, model)
+
+    async def _ask_model(self, turn: Turn, model: Model) -> ModelResponse | Fault:
         if turn.prompt.may_go_out is not None:
             await turn.prompt.may_go_out()
         try:
