@@ -86,5 +86,5 @@ async def test_an_overloaded_gemini_is_asked_once_and_passed_over(gemini: Gemini
 async def test_a_key_that_gemini_refuses_is_told_as_such(gemini: Gemini, connect: MakeGateway) -> None:
     gemini.replies = [(400, BAD_KEY)]
 
-    with pytest.raises(PilothouseError, match="check the key"):
+    with pytest.raises(PilothouseError, match="check that key"):
         await connect(**settings(gemini)).answer(ask("Hello"))
