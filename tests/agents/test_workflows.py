@@ -224,7 +224,7 @@ async def test_a_result_of_another_type_names_node_and_field(start: Start, tmp_p
     await platform.run_until_idle()
 
     message = (await platform.get(run_id))["error"]["message"]
-    assert "node 'get' wrote into 'n', which is a int" in message
+    assert "node 'get' wrote into 'n', which is an int" in message
 
 
 async def test_a_loop_is_bounded_even_if_its_condition_never_holds(start: Start, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ CHANGES = [
     ("to: write}", "to: writ}", r":\d+:\d+: there is no node 'writ'; did you mean 'write'\?"),
     ("    default: nap\n", "", r"routes need a default"),
     ("len(words) > 2", "len(wrods) > 2", r"looks at 'wrods', which is no field; did you mean 'words'\?"),
-    ("label.kind == 'refund'", "label.kind == 3", r"compares a str with a int"),
+    ("label.kind == 'refund'", "label.kind == 3", r"compares a str with an int"),
     ("label.kind == 'refund'", "label.kin == 'refund'", r"a Label has no field 'kin'; did you mean 'kind'\?"),
     ("len(words) > 2 and", "words > 2 and", r"a list\[str\] has no order"),
     ("until: good", "until: draft", r"a condition is true or false; 'draft' is a str"),
@@ -376,7 +376,7 @@ def test_names_that_only_the_app_knows_are_checked_too(tmp_path: Path) -> None:
         make_app(tmp_path, WAITING.replace("auditor", "auditr"))
     with pytest.raises(WorkflowError, match=r"needs the argument 'query'\n.*has no argument 'qury'; did you mean"):
         make_app(tmp_path, FULL.replace("{query:", "{qury:"))
-    with pytest.raises(WorkflowError, match=r":30:24: argument 'order' is a str; tool 'lookup' takes a int$"):
+    with pytest.raises(WorkflowError, match=r":30:24: argument 'order' is a str; tool 'lookup' takes an int$"):
         make_app(tmp_path, FULL.replace("{{ label.urgency }}", "{{ label.kind }}"))
 
 

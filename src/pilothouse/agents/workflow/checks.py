@@ -70,7 +70,7 @@ def _misfits(
             continue
         wanted, given = _type_of(known[name]), argument_type(value, scope)
         if not _takes(wanted, given):
-            yield Problem(f"argument {name!r} is a {given}; {what} takes a {wanted}", place)
+            yield Problem(f"argument {name!r} is {given.one}; {what} takes {wanted.one}", place)
 
 
 def _type_of(schema: Schema) -> Type:

@@ -186,7 +186,7 @@ class _Checker:
             amount = spec.amount_usd
             type = self._try(lambda: Expression(amount).check(scope), *location, "approve", "amount_usd")
             if type is not None and type.kind not in NUMBERS:
-                self._add(f"amount_usd is a number; {amount!r} is a {type}", *location, "approve", "amount_usd")
+                self._add(f"amount_usd is a number; {amount!r} is {type.one}", *location, "approve", "amount_usd")
         for name, value in (spec.arguments or {}).items():
             self._try(
                 lambda value=value: check_argument(value, scope),  # type: ignore[misc]
@@ -233,7 +233,7 @@ class _Checker:
         assert spec is not None
         items = self._try(lambda: Expression(spec.over).check(scope), *location, "map", "over") or ANY
         if items.kind not in ("list", "any"):
-            self._add(f"map goes over a list; {spec.over!r} is a {items}", *location, "map", "over")
+            self._add(f"map goes over a list; {spec.over!r} is {items.one}", *location, "map", "over")
         if spec.do.kind in ("map", "sleep", "wait", "approve"):
             self._add(f"a map cannot do a {spec.do.kind} node", *location, "map", "do")
         if spec.do.writes is not None:
@@ -267,9 +267,9 @@ class _Checker:
                 continue
             written = result.get(name) if isinstance(node.writes, list) else result
             if written is None:
-                self._add(f"its result, a {result}, has no field {name!r} to write", *location, "writes")
+                self._add(f"its result, {result.one}, has no field {name!r} to write", *location, "writes")
             elif not scope[name].takes(written):
-                self._add(f"it writes a {written} into {name!r}, which is a {scope[name]}", *location, "writes")
+                self._add(f"it writes {written.one} into {name!r}, which is {scope[name].one}", *location, "writes")
 
     # --- edges and outputs -----------------------------------------------------------------
 
@@ -283,7 +283,7 @@ class _Checker:
     def _condition(self, text: str, scope: Mapping[str, Type], *location: str | int) -> None:
         type = self._try(lambda: Expression(text).check(scope), *location)
         if type is not None and type.kind not in ("bool", "any"):
-            self._add(f"a condition is true or false; {text!r} is a {type}", *location)
+            self._add(f"a condition is true or false; {text!r} is {type.one}", *location)
 
     def _check_outputs(self, scope: Mapping[str, Type]) -> None:
         output = self._spec.output

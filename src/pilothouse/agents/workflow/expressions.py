@@ -137,7 +137,7 @@ class _Typed:
     def _field(self, type: Type, name: str) -> Type:
         found = type.get(name)
         if found is None:
-            raise ExpressionProblem(f"{self._text!r}: a {type} has no field {name!r}{suggestion(name, type.fields)}")
+            raise ExpressionProblem(f"{self._text!r}: {type.one} has no field {name!r}{suggestion(name, type.fields)}")
         return found
 
     def _item(self, type: Type, key: ast.expr) -> Type:
@@ -161,13 +161,13 @@ class _Typed:
     def _check_comparable(self, op: ast.cmpop, left: Type, right: Type) -> None:
         if isinstance(op, ast.In | ast.NotIn):
             if right.kind not in SIZED:
-                raise ExpressionProblem(f"{self._text!r}: nothing can be in a {right}")
+                raise ExpressionProblem(f"{self._text!r}: nothing can be in {right.one}")
             return
         if isinstance(op, ORDERED) and left.kind in ("list", "dict", "object", "bool"):
-            raise ExpressionProblem(f"{self._text!r}: a {left} has no order")
+            raise ExpressionProblem(f"{self._text!r}: {left.one} has no order")
         one, other = replace(left, is_optional=True), replace(right, is_optional=True)
         if not (one.takes(other) or other.takes(one)):
-            raise ExpressionProblem(f"{self._text!r} compares a {left} with a {right}")
+            raise ExpressionProblem(f"{self._text!r} compares {left.one} with {right.one}")
 
     def _arithmetic(self, left: ast.expr, op: ast.operator, right: ast.expr) -> Type:
         types = self.type_of(left), self.type_of(right)
@@ -175,19 +175,19 @@ class _Typed:
             return TEXT
         for each in types:
             if each.kind not in NUMBERS:
-                raise ExpressionProblem(f"{self._text!r} calculates with a {each}")
+                raise ExpressionProblem(f"{self._text!r} calculates with {each.one}")
         return NUMBER
 
     def _number(self, node: ast.AST) -> Type:
         type = self.type_of(node)
         if type.kind not in NUMBERS:
-            raise ExpressionProblem(f"{self._text!r} wants a number where a {type} is")
+            raise ExpressionProblem(f"{self._text!r} wants a number where {type.one} is")
         return type
 
     def _length(self, node: ast.AST) -> Type:
         type = self.type_of(node)
         if type.kind not in SIZED:
-            raise ExpressionProblem(f"{self._text!r}: a {type} has no length")
+            raise ExpressionProblem(f"{self._text!r}: {type.one} has no length")
         return Type("int")
 
 
@@ -282,7 +282,7 @@ class Template:
                 found = type.get(node.attr)
                 if found is None:
                     raise ExpressionProblem(
-                        f"the template looks at {node.attr!r} of a {type}, which it has not"
+                        f"the template looks at {node.attr!r} of {type.one}, which it has not"
                         f"{suggestion(node.attr, type.fields)}"
                     )
                 return found

@@ -141,7 +141,7 @@ class WorkflowRun:
             return to_jsonable_python(self._workflow.adapters[field].validate_python(value))
         except ValidationError as error:
             told = "; ".join(item["msg"] for item in error.errors()[:3])
-            raise FatalError(f"node {name!r} wrote into {field!r}, which is a {type}: {told}") from error
+            raise FatalError(f"node {name!r} wrote into {field!r}, which is {type.one}: {told}") from error
 
     async def _do_map(self, step: str, spec: MapNode, name: str) -> list[Any]:
         items = expression(spec.over).value(self._state)

@@ -32,6 +32,11 @@ class Type:
     def __str__(self) -> str:
         return f"{self._plain_name()}?" if self.is_optional else self._plain_name()
 
+    @property
+    def one(self) -> str:
+        """One value of it, in a sentence."""
+        return f"an {self}" if str(self)[0] in "AEIOUaeiou" else f"a {self}"
+
     def _plain_name(self) -> str:
         match self.kind:
             case "list":
