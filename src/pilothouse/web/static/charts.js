@@ -2,6 +2,9 @@
 const HEIGHT = 150;
 const LEAST_INSTANTS = 10;
 const DAY_SECONDS = 86400;
+const MEASURED = new Set(["usd", "share", "s", "", undefined]);
+// There is no half of a run: what is counted has steps of 1, 2, 5, 10, 20, …
+const WHOLE_STEPS = Array.from({ length: 36 }, (_, place) => [1, 2, 5][place % 3] * 10 ** Math.floor(place / 3));
 const drawn = new WeakMap();
 
 // The axis and the legend read as the viewer's own clock and calendar do.
@@ -52,6 +55,7 @@ function draw(node, facts) {
   const isLong = data[0].at(-1) - data[0][0] > DAY_SECONDS;
   const told = (at) => (isLong ? DATE : CLOCK).format(new Date(at * 1000));
   const isSparse = Math.max(...data.slice(1).map((values) => values.filter((value) => value !== null).length)) < LEAST_INSTANTS;
+  const steps = MEASURED.has(facts.unit) ? {} : { incrs: WHOLE_STEPS };
   const axis = { stroke: tone("faint"), grid: { stroke: tone("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
   const series = facts.series.map((each) => ({
     label: each.name, stroke: tone(each.tone || "accent"), width: 1.75, points: { show: isSparse, size: 6 }, spanGaps: true,
@@ -60,7 +64,7 @@ function draw(node, facts) {
   }));
   return new window.uPlot({
     width: Math.max(200, node.clientWidth), height: HEIGHT, series: [{ label: "At", value: (plot, at) => (at ? EXACT.format(new Date(at * 1000)) : "–") }, ...series],
-    axes: [{ ...axis, size: 28, values: (plot, instants) => instants.map(told) }, { ...axis, size: 58, values: (plot, values) => values.map((value) => written(facts.unit, value)) }],
+    axes: [{ ...axis, size: 28, values: (plot, instants) => instants.map(told) }, { ...axis, ...steps, size: 58, values: (plot, values) => values.map((value) => written(facts.unit, value)) }],
     scales: { y: { range: (plot, least, most) => [Math.min(0, least ?? 0), Math.max(most ?? 0, facts.least ?? 1e-9) * 1.08] } },
     cursor: { y: false, points: { size: 7 } }, legend: { live: true }, hooks: { ready: [tellLatest], setCursor: [tellLatest] },
   }, data, node);
