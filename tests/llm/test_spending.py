@@ -20,7 +20,7 @@ from pilothouse.control.bookings import model_charges
 from pilothouse.domain.calendars import UTC_CALENDAR
 from pilothouse.domain.lanes import Lane
 from pilothouse.domain.limits import Limit, Period, Unit
-from pilothouse.errors import ConfigError, LimitReached, ModelUnavailable
+from pilothouse.errors import ConfigError, LimitReached, ModelRefused, ModelUnavailable
 from pilothouse.llm.outputs import Output
 from pilothouse.llm.prompts import IMAGE_TOKENS, Answer, Asker, Prompt, most_tokens
 from pilothouse.store.database import Database
@@ -414,6 +414,7 @@ async def test_an_image_is_not_too_long_for_a_route(provider: Serving, connect: 
         None, [said.ModelRequest([said.UserPromptPart(["What is this?", PIXELS])])], Output(str).parameters([]), ASKER
     )
 
-    await connect(routes=ROUTES, prices=PRICES).answer(prompt)
+    with pytest.raises(ModelRefused, match="image_url"):  # by the provider here, which takes text alone
+        await connect(routes=ROUTES, prices=PRICES).answer(prompt)
 
     assert provider.requests == 1
