@@ -241,7 +241,8 @@ class Platform:
         settings = self.settings
         delivery = Delivery(settings.told_channels, settings.alert_severity, settings.alert_messages)
         kept_us = _kept_us(settings.retention_days)
-        alerting = Alerting(self.db, settings.alert_rules, settings.calendar, delivery, emitter, kept_us)
+        rules, level = settings.alert_rules, settings.new_agent_level
+        alerting = Alerting(self.db, rules, settings.calendar, delivery, emitter, kept_us, level)
         return Chore("alerts", settings.alert_interval_seconds, alerting.evaluate, on_outage=alerting.away)
 
     async def _fire_schedules(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from pilothouse.clock import FrozenClock
-from pilothouse.control import alert_notices, alerts, asking, checks, history, switches, workers
+from pilothouse.control import alert_notices, alerts, asking, autonomy, checks, history, switches, workers
 from pilothouse.control.alert_notices import Delivery
 from pilothouse.control.alert_readings import Scene, readings
 from pilothouse.control.alerting import Alerting, look_around
@@ -21,6 +21,7 @@ from pilothouse.control.workers import WorkerCard
 from pilothouse.domain.alert_rules import RULES, rules_with
 from pilothouse.domain.alerts import AlertChange, Matcher, Reading, Severity
 from pilothouse.domain.anomalies import BLOCK_SECONDS
+from pilothouse.domain.autonomy import Level
 from pilothouse.domain.calendars import UTC_CALENDAR
 from pilothouse.domain.limits import Unit
 from pilothouse.errors import Conflict, InvalidInput, NotFound
@@ -561,8 +562,18 @@ def block(
     return watch(BLOCK_SECONDS)
 
 
+def records(db: Database, entity: str, action: str) -> list[Row]:
+    found = db.read_blocking(lambda tx: tx.fetch_all("audit_of_entity", entity_id=entity, after=0, limit=100))
+    return [row for row in found if row["action"] == action]
+
+
+def level(db: Database, *, agent: str) -> Level:
+    """What counts for an action of which nothing was said."""
+    return db.read_blocking(lambda tx: autonomy.level_of(tx, agent, "f", "send", Level.ASSISTED)).level
+
+
 @pytest.mark.corrupts
-def test_an_agent_that_becomes_dearer_is_told_and_may_be_accepted(db: Database) -> None:
+def test_an_agent_that_becomes_dearer_is_told_loses_its_autonomy_and_may_be_accepted(db: Database) -> None:
     watch = Watch(db)
     block(db, watch, cost=0)
     for number in range(60):
@@ -575,10 +586,16 @@ def test_an_agent_that_becomes_dearer_is_told_and_may_be_accepted(db: Database) 
     assert row["value"] >= 20_000
     assert "a run of echo costs $0.0030 now, $0.0011 on average so far" in row["text"]
     assert "`pilothouse alerts accept cost-drift echo`" in row["text"]
+    (demoted,) = records(db, "echo", "autonomy.demoted")
+    (fired,) = records(db, row["id"], "alert.fired")
+    assert (demoted["before"], demoted["after"], demoted["at"]) == ("assisted", "supervised", fired["at"])
+    assert "it has drifted: a run of echo costs" in demoted["reason"]
 
     wait(alerts.accept(db, "cost-drift", "echo", principal="test"))
 
     assert watch.over(310) == {}
+    assert [level(db, agent="echo"), level(db, agent="other")] == ["supervised", "assisted"]
+    assert len(records(db, "echo", "autonomy.demoted")) == 1
     with pytest.raises(InvalidInput, match="nothing usual to rule 'queue-age'"):
         wait(alerts.accept(db, "queue-age", "echo", principal="test"))
     with pytest.raises(NotFound, match="has no baseline"):
@@ -596,3 +613,4 @@ def test_slower_runs_and_other_tools_are_told(db: Database) -> None:
         found = block(db, watch, cost=1, seconds=3 + number % 5 / 10, tools={"read": 5, "delete": 20 + number % 3})
 
     assert set(found) == {"latency-drift agent:echo", "tool-mix-drift agent:echo"}
+    assert len(records(db, "echo", "autonomy.demoted")) == 1, "of a version that is supervised nothing is left to take"

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pilothouse.clock import new_id
-from pilothouse.control import alert_notices, audit, baselines
+from pilothouse.control import alert_notices, audit, autonomy, baselines
 from pilothouse.control.alert_notices import PRINCIPAL, Delivery
 from pilothouse.control.alert_readings import Scene, readings
 from pilothouse.control.instants import now
@@ -28,6 +28,7 @@ from pilothouse.domain.alerts import (
     Reading,
     advance,
 )
+from pilothouse.domain.autonomy import Level
 from pilothouse.domain.calendars import Calendar
 from pilothouse.store.database import Database, Row, Transaction
 from pilothouse.telemetry.events import AlertFired, AlertResolved, Emitter
@@ -53,7 +54,9 @@ class Findings:
 
 @dataclass(slots=True)
 class Alerting:
-    """Evaluates the rules, which `rules` are; `keep_us` is how long what is resolved is kept, None for ever."""
+    """Evaluates the rules, which `rules` are; `keep_us` is how long what is resolved is kept, None for ever.
+    `level` is the setting's for new agents and new versions.
+    """
 
     db: Database
     rules: Sequence[AlertRule]
@@ -61,6 +64,7 @@ class Alerting:
     delivery: Delivery
     emitter: Emitter
     keep_us: int | None = None
+    level: Level = Level.ASSISTED
     _away_since: float | None = field(default=None, init=False)
     _pruned_at: float = field(default=float("-inf"), init=False)
 
@@ -94,6 +98,9 @@ class Alerting:
     def _change(self, tx: Transaction, found: Findings) -> tuple[list[Row], int]:
         tx.send_many("put_baselines", found.learned)
         changes = transitions(tx, self.rules, found.readings)
+        for row in changes:
+            if row["state"] == AlertState.FIRING and row["rule"] in baselines.RULES:
+                autonomy.lose_to_drift(tx, row["agent"], row["text"], default=self.level)
         return changes, alert_notices.tell(tx, self.delivery, changes)
 
     async def _prune(self) -> None:

@@ -199,6 +199,16 @@ async def report_scores(
     return await db.transaction(work)
 
 
+def lose_to_drift(tx: Transaction, agent: str, text: str, *, default: Level) -> bool:
+    """Looks at an agent as an alert of drift about it begins to fire, in its transaction; whether it was demoted.
+
+    Every action of its registered version returns to supervised, because what was decided about it shows how it was.
+    """
+    registered = tx.fetch_many("agents_by_name", [{"name": agent}])
+    subjects = [Subject(agent, row["fingerprint"], ANY) for row in registered]
+    return any(_demote_version(tx, subject, default, f"it has drifted: {text}") for subject in subjects)
+
+
 def _demote_version(tx: Transaction, subject: Subject, default: Level, reason: str) -> bool:
     """Returns every action of a version to supervised, unless all of them are."""
     lock(tx, subject.agent)
