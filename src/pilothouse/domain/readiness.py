@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from pilothouse.domain.words import counted
+
 T = TypeVar("T")
 
 Status = Literal["ready", "degraded", "not_ready"]
@@ -152,7 +154,7 @@ def _models(facts: Facts, routes: Mapping[str, Sequence[str]]) -> Check:
 
 
 def _reachable(routes: Sized) -> str:
-    return f"{len(routes)} route{'' if len(routes) == 1 else 's'} reachable"
+    return f"{counted(len(routes), 'route')} reachable"
 
 
 def _why_silent(model: str, facts: Facts) -> str | None:
