@@ -176,8 +176,9 @@ def _switches(tripped: Sequence[str]) -> Check:
 
 
 def _budgets(spent: Sequence[str]) -> Check:
+    """Limits for each of a kind have any number of accounts, too many for a check that anybody may ask for."""
     if not spent:
-        return Check("ready", "room under every limit")
+        return Check("ready", "room under every limit of one account; those for each, as user:*, are not checked")
     command = "pilothouse budget list"
     is_global = any(account.startswith("global ") for account in spent)
     told = f"used up: {_named(spent)}; runs that need more wait"
