@@ -28,7 +28,7 @@ from pilothouse.domain.schedules import CatchUp, Overlap
 from pilothouse.domain.windows import Window
 from pilothouse.engine.agent import Agent, AgentOptions, make_agent
 from pilothouse.engine.journal import StateMigration
-from pilothouse.engine.tools import MARK, Tool, Toolbox, ToolOptions, ToolSource, make_tool
+from pilothouse.engine.tools import MARK, Tool, Toolbox, ToolFacts, ToolOptions, ToolSource, make_tool
 from pilothouse.errors import ConfigError, InvalidInput
 from pilothouse.store.database import Database, Transaction, open_database
 from pilothouse.store.migrations import ensure_current
@@ -67,22 +67,13 @@ class AgentArguments(TypedDict, total=False):
     max_work_seconds: int
 
 
-class ToolArguments(TypedDict, total=False):
+class ToolArguments(ToolFacts, total=False):
     """What `App.tool` takes beside a name; see there."""
 
-    effect: str
-    platform: str
-    cost_usd: float
     idempotent: bool
     verify: Callable[..., Any]
     timeout_seconds: float | None
     retry: RetryPolicy
-    risk: int
-    amount: str
-    people: str
-    confidence: str
-    billing: Literal["none", "one_time", "recurring"]
-    data_class: str
 
 
 class ScheduleArguments(TypedDict, total=False):
@@ -194,7 +185,7 @@ class App:
         *,
         name: str | None = None,
         deps: Any = None,
-        effects: Mapping[str, str] | None = None,
+        effects: Mapping[str, str | ToolFacts] | None = None,
         **options: Unpack[AgentArguments],
     ) -> None:
         """Registers an agent of a framework, as it is. Its input is `{"prompt": "…", "context": {…}}`.
@@ -203,9 +194,11 @@ class App:
         of LangGraph (extra `langgraph`), whose input is the graph's own. Model requests go through the gateway and
         tool calls become steps, so that what has been answered or done is not asked or done again. `name` defaults to
         the agent's. `deps` are the agent's, or a function that makes them of the run's context. `effects` says of the
-        agent's tools, by name, what a call does to the world, as `effect` of `tool` does. `options` are those of
-        `agent`; `model` puts a route in the place of the agent's own model.
-        Raises ConfigError for an object that no adapter knows, and for models that no gateway can stand in for.
+        agent's tools, by name, what a call does to the world, as `effect` of `tool` does, or in a dictionary what
+        policies look at too: `effect`, `platform`, `cost_usd`, `risk`, `amount`, `people`, `confidence`, `billing`,
+        `data_class`. `options` are those of `agent`; `model` puts a route in the place of the agent's own model.
+        Raises ConfigError for an object that no adapter knows, for models that no gateway can stand in for, and for
+        what is said of a tool and cannot be.
         """
         from pilothouse.agents.frameworks import adapt
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing_extensions import TypedDict
 
 from pilothouse import App
 from pilothouse.agents.langgraph import ChatModel
+from pilothouse.domain.policies import Facts, Proposal, Verdict
 from pilothouse.errors import ConfigError
 from pilothouse.testing import ScriptedModel
 from tests.engine.conftest import Start, start
@@ -182,6 +184,115 @@ async def test_a_tool_that_wants_an_approval_waits_for_a_person(start: Start, ma
 
     assert [(await platform.get(run_id))["output"] for run_id in (yes, no)] == ["done", "done"]
     assert paid == [2]
+
+
+def sending_pydantic_agent(sent: list[float]) -> tuple[Any, dict[str, Any]]:
+    agent = PydanticAgent("openai:gpt-5-mini", name="payer", defer_model_check=True)
+
+    @agent.tool_plain(metadata=TRANSFER | {"cost_center": "sales"})
+    def transfer(usd: float, sure: float) -> str:
+        sent.append(usd)
+        return "sent"
+
+    return agent, {}
+
+
+def sending_openai_agent(sent: list[float]) -> tuple[Any, dict[str, Any]]:
+    @function_tool
+    def transfer(usd: float, sure: float) -> str:
+        sent.append(usd)
+        return "sent"
+
+    return OpenAIAgent(name="payer", tools=[transfer]), {"transfer": TRANSFER}
+
+
+def sending_graph(sent: list[float]) -> tuple[Any, dict[str, Any]]:
+    @langchain_tool
+    def transfer(usd: float, sure: float) -> str:
+        """Sends money."""
+        sent.append(usd)
+        return "sent"
+
+    transfer.metadata = TRANSFER
+    chat = ChatModel().bind_tools([transfer])
+
+    async def think(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [await chat.ainvoke(state["messages"])]}
+
+    graph = StateGraph(MessagesState).add_node("think", think).add_node("tools", ToolNode([transfer]))
+    graph.add_edge(START, "think").add_conditional_edges("think", tools_condition).add_edge("tools", "think")
+    return graph, {}
+
+
+TRANSFER = {
+    "effect": "irreversible",
+    "platform": "bank",
+    "amount": "usd",
+    "confidence": "sure",
+    "risk": 1,
+    "billing": "recurring",
+    "data_class": "financial",
+    "cost_usd": 0.02,
+}
+MAKERS = [sending_pydantic_agent, sending_openai_agent, sending_graph]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+async def test_policies_see_what_a_tool_of_a_framework_declares(
+    start: Start, make: Callable[[list[float]], tuple[Any, dict[str, Any]]]
+) -> None:
+    app, sent, seen = App("t"), list[float](), list[tuple[Proposal, Facts]]()
+
+    @app.policy
+    def limit(proposal: Proposal, facts: Facts) -> Verdict | None:
+        seen.append((proposal, facts))
+        return Verdict.deny("too much") if proposal.amount_usd > 100 else None
+
+    agent, effects = make(sent)
+    app.add_agent(agent, name="payer", effects=effects, model="default")
+    calls = [{"tool": "transfer", "arguments": {"usd": usd, "sure": 0.99}} for usd in (500.0, 7.0)]
+    model = ScriptedModel([{"round": 1, "call": calls[0]}, {"round": 2, "call": calls[1]}, {"round": 3, "say": "done"}])
+    platform = await start(app, model=model)
+    said = {"messages": [{"role": "user", "content": "?"}]}
+    run_id = await platform.submit("payer", said if isinstance(agent, StateGraph) else {"prompt": "?"})
+    await platform.run_until_idle()
+    assert "too much" in model.asked[1].result
+    (asked,) = await platform.approvals(run_id)
+    await platform.decide(asked["id"], "approve")
+    await platform.run_until_idle()
+
+    assert ((await platform.get(run_id))["state"], sent) == ("succeeded", [7.0])
+    proposal, facts = seen[-1]
+    assert (proposal.amount_usd, facts.confidence) == (7, 0.99)
+    assert (proposal.platform, proposal.risk, proposal.is_reversible) == ("bank", 1, False)
+    assert (proposal.billing, proposal.data_class) == ("recurring", "financial")
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"amuont": "usd"}, "tool 'transfer' declares 'amuont', which nothing looks at; did you mean 'amount'"),
+        ({"amount": "euros"}, "tool 'transfer': amount names 'euros', which is no argument of it; they are usd, sure"),
+        ({"risk": 5}, "tool 'transfer': risk is 5; it is a tier from 0 to 4"),
+        ({"cost_usd": "much"}, "tool 'transfer': cost_usd is 'much': Input should be a valid number"),
+        (
+            {"billing": "yearly"},
+            "tool 'transfer': billing is 'yearly': Input should be 'none', 'one_time'",
+        ),
+    ],
+)
+def test_what_a_tool_of_a_framework_cannot_declare_is_refused_at_the_start(
+    make: Callable[[list[float]], tuple[Any, dict[str, Any]]],
+    said: dict[str, Any],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.agents.test_frameworks.TRANSFER", said)
+    agent, effects = make([])
+
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        App("t").add_agent(agent, name="payer", effects=effects)
 
 
 async def test_a_graph_waits_at_an_interrupt_and_goes_on(start: Start) -> None:
@@ -445,6 +556,8 @@ def test_what_no_adapter_knows_is_refused() -> None:
         app.add_agent(PydanticAgent(TestModel()))
     with pytest.raises(ConfigError, match="tool 'pay' is said to be 'reed'; there is pure, read"):
         app.add_agent(paying_pydantic_agent([]), effects={"pay": "reed"})
+    with pytest.raises(ConfigError, match="the agent has no tool 'pya'; it has pay"):
+        app.add_agent(paying_openai_agent([]), effects={"pya": "read"})
     with pytest.raises(ConfigError, match=r"agent 'front' brings a OpenAIChatCompletionsModel, .* app.add_agent"):
         app.add_agent(OpenAIAgent(name="a", handoffs=[OpenAIAgent(name="front", model=own)]))
     with pytest.raises(ConfigError, match="the command is a list"):

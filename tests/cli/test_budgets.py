@@ -160,6 +160,10 @@ def test_nothing_unsettled_and_what_is_wrong_are_said(desk: Shell) -> None:
     assert "give one of --usd, --tokens" in desk("budget", "set", "global").err
     assert "'a lot' is no amount; write dollars" in desk("budget", "set", "global", "--usd", "a lot").err
     assert "is no scope" in desk("budget", "set", "everything", "--usd", "1").err
+    assert (
+        "for the whole run, not per month; leave --per out"
+        in desk("budget", "set", "run:nobody", "--usd", "1", "--per", "month").err
+    )
     assert "there is no run nobody" in desk("budget", "set", "run:nobody", "--usd", "1").err
     assert "a limit on calls is for runs" in desk("budget", "set", "global", "--calls", "1").err
     assert "there is no run nobody" in desk("budget", "explain", "nobody").err

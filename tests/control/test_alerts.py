@@ -356,7 +356,7 @@ def test_a_deep_queue_comes_with_advice_only_while_a_run_is_due(db: Database) ->
     later(db, 61)
 
     assert measured(db, "queue-depth")[subject].value == 120
-    assert "120 runs of echo are queued in lane normal: watch it" in measured(db, "queue-depth")[subject].text
+    assert "120 queued runs of echo in lane normal: watch it" in measured(db, "queue-depth")[subject].text
 
 
 def test_slots_that_are_taken_are_a_share_of_all(db: Database) -> None:
@@ -450,7 +450,7 @@ def test_budgets_that_burn_run_out_or_are_gone_are_told(db: Database) -> None:
     account = f"agent:echo/{day}/microusd"
     burn = measured(db, "budget-burn")[account]
     assert burn.value == pytest.approx(0.6 * 24)
-    assert "$0.60 of $1.00 are used for agent:echo" in burn.text
+    assert "$0.60 of $1.00 used for agent:echo" in burn.text
     assert measured(db, "budget-forecast")[account].value == pytest.approx(2400)
     assert measured(db, "budget-exhausted")[account].value == 0.6
     cap = f"tenant:acme/{day}/actions"
@@ -459,7 +459,7 @@ def test_budgets_that_burn_run_out_or_are_gone_are_told(db: Database) -> None:
 
     reached = measured(db, "action-cap-reached")[cap]
     assert (reached.value, reached.tenant) == (1.0, "acme")
-    assert reached.text.startswith("ACTION_CAP_REACHED: 4 actions of 4 actions are used for tenant:acme")
+    assert reached.text.startswith("ACTION_CAP_REACHED: 4 of 4 actions used for tenant:acme")
 
 
 def settle_all(db: Database) -> None:
@@ -506,7 +506,7 @@ def test_approvals_that_wait_or_near_their_deadline_are_told(db: Database) -> No
     assert measured(db, "approvals-waiting")["agent:echo"].value == 3000
     near = measured(db, "approval-deadline")["agent:echo"]
     assert near.value == 600
-    assert "the next deadline of 1 approvals of echo is in 10 min" in near.text
+    assert "the next deadline of 1 waiting approval of echo is in 10 min" in near.text
 
 
 def test_effects_of_unknown_outcome_and_tripped_switches_are_told(db: Database) -> None:

@@ -171,6 +171,7 @@ def test_nothing_is_missing_from_full_evidence() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"decided": 0, "approved": 0, "recent": ()}, "0 of 50 supervised actions"),
         ({"decided": 49, "approved": 49}, "49 of 50 supervised actions"),
         ({"approved": 48}, "48 of 50"),
         ({"decided": 400, "approved": 390, "recent": ("reject", "reject")}, "2 of the latest 2 decided actions"),

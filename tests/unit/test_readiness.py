@@ -37,6 +37,7 @@ def test_all_is_well() -> None:
     checks = judged()
 
     assert worst(checks) == "ready"
+    assert "those for each, as user:*, are not checked" in checks["budgets"].detail
     assert set(checks) == {
         "workers", "scheduler", "agents", "breakers", "switches", "budgets", "models", "clock"
     }  # fmt: skip

@@ -56,6 +56,21 @@ def one(found: Waterfall, kind: str) -> Span:
     return span
 
 
+@pytest.mark.parametrize(
+    ("wait", "told"),
+    [
+        ("global/2026-11-30/microusd@7", "room for dollars of global on 2026-11-30"),
+        ("run:x/run/calls@7", "room for calls of run:x"),
+        ("agent:a/b/2026-11/tokens@7", "room for tokens of agent:a/b on 2026-11"),
+    ],
+)
+def test_a_wait_for_room_under_a_limit_is_told_in_words(wait: str, told: str) -> None:
+    waits = [{"kind": "limit", "name": wait}]
+    found = waterfall(Facts(RUN | {"state": "waiting"}, 70, [attempt(1, 0, 10, "suspended")], waits=waits))
+
+    assert one(found, "wait").name == told
+
+
 def test_a_plain_run_waits_in_the_queue_then_works() -> None:
     facts = Facts(
         ended(100), 500, attempts=[attempt(1, 10, 100, "succeeded")], steps=[step("a", 20, 50), step("b", 60, 70)]

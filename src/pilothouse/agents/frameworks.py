@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from pilothouse.domain.effects import Effect
+from pilothouse.agents.declared import read_registered
+from pilothouse.engine.tools import ToolFacts
 from pilothouse.errors import ConfigError
 
 
 def adapt(
-    agent: Any, name: str | None, deps: Any, *, effects: Mapping[str, str], has_route: bool
+    agent: Any, name: str | None, deps: Any, *, effects: Mapping[str, str | ToolFacts], has_route: bool
 ) -> tuple[str, Callable[..., Awaitable[Any]]]:
     """A name and a handler for the agent; `has_route` where a route stands in for its models.
 
-    Raises ConfigError for an object that no adapter knows.
+    Raises ConfigError for an object that no adapter knows, and for what is said of a tool and cannot be.
     """
-    known = _effects(effects)
+    known = read_registered(effects)
     framework = type(agent).__module__.partition(".")[0]
     match framework:
         case "pydantic_ai":
@@ -40,13 +41,6 @@ def adapt(
         f"{type(agent).__module__}.{type(agent).__qualname__} is no agent that Pilothouse knows how to run: "
         "it takes an Agent of Pydantic AI or of the OpenAI Agents SDK, a graph of LangGraph, or a function"
     )
-
-
-def _effects(effects: Mapping[str, str]) -> dict[str, Effect]:
-    wrong = {tool: effect for tool, effect in effects.items() if effect not in tuple(Effect)}
-    for tool, effect in wrong.items():
-        raise ConfigError(f"effects: tool {tool!r} is said to be {effect!r}; there is {', '.join(Effect)}")
-    return {tool: Effect(effect) for tool, effect in effects.items()}
 
 
 def _name(name: str | None, agent: Any) -> str:

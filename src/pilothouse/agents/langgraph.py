@@ -19,6 +19,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.memory import InMemorySaver
@@ -32,7 +33,8 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pilothouse import payloads
-from pilothouse.agents.seams import Calls, Effects, ForeignTool, Question, ask_model, call_tool, effect_of
+from pilothouse.agents.declared import Declarations, KnownTool
+from pilothouse.agents.seams import Calls, Question, ask_model, call_tool
 from pilothouse.engine.agent import SOURCE
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.context import Context
@@ -229,12 +231,14 @@ def _bare(config: RunnableConfig) -> RunnableConfig:
     return {"configurable": {name: found[name] for name in names if name in found}}
 
 
-def make_handler(name: str, graph: Any, effects: Effects) -> Callable[..., Awaitable[Any]]:
+def make_handler(name: str, graph: Any, declarations: Declarations) -> Callable[..., Awaitable[Any]]:
     """A handler that takes the graph's input and returns its final state.
 
     An `interrupt()` waits for the signal `interrupt-1` (`-2`, …); its payload is what the interrupt returns.
-    Raises ConfigError for a graph with breakpoints, which would end the run in its middle.
+    Raises ConfigError for a graph with breakpoints, which would end the run in its middle, and for what is declared of
+    a tool and cannot be.
     """
+    declarations.check(_tools_in(graph), are_all=False)
     if getattr(graph, "interrupt_before_nodes", None) or getattr(graph, "interrupt_after_nodes", None):
         raise ConfigError(
             f"graph {name!r} has breakpoints (interrupt_before, interrupt_after); use interrupt() in a node"
@@ -243,7 +247,7 @@ def make_handler(name: str, graph: Any, effects: Effects) -> Callable[..., Await
     async def handler(ctx: Context, input: dict[str, Any]) -> Any:
         attempt = ctx.attempt_state
         saver = JournalSaver(attempt)
-        compiled = _compiled(graph, saver, Calls(attempt, effects))
+        compiled = _compiled(graph, saver, Calls(attempt, declarations))
         config: RunnableConfig = {"configurable": {"thread_id": ctx.run_id}}
         token = current_attempt.set(attempt)
         try:
@@ -301,6 +305,20 @@ def _node_with_steps(node: Any, calls: Calls) -> Any:
     return node
 
 
+def _tools_in(graph: Any) -> Iterator[KnownTool]:
+    """Those of its tool nodes, and of the graphs inside it; of a StateGraph as of one that is compiled."""
+    for node in getattr(graph, "nodes", {}).values():
+        match getattr(node, "bound", None) or getattr(node, "runnable", None):
+            case ToolNode() as tools:
+                yield from map(_known, tools.tools_by_name.values())
+            case CompiledStateGraph() as inner:
+                yield from _tools_in(inner)
+
+
+def _known(tool: BaseTool) -> KnownTool:
+    return KnownTool(tool.name, tool.metadata, tool.args)
+
+
 def _tools_as_steps(tools: ToolNode, calls: Calls) -> ToolNode:
     return ToolNode(
         list(tools.tools_by_name.values()),
@@ -317,8 +335,9 @@ def _journaling(calls: Calls, inner: Any) -> Any:
 
     async def wrap(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
         asked = request.tool_call
-        metadata = None if request.tool is None else request.tool.metadata
-        tool = ForeignTool(asked["name"], effect_of(asked["name"], calls.effects, metadata))
+        tool = calls.tool(
+            KnownTool(asked["name"], None, asked["args"]) if request.tool is None else _known(request.tool)
+        )
 
         async def call(given: dict[str, Any]) -> list[str]:
             own = request if given == asked["args"] else request.override(tool_call={**asked, "args": given})

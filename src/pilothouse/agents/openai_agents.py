@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from agents import (
@@ -31,7 +31,8 @@ from agents.tool_context import ToolContext
 from openai.types.chat import ChatCompletionMessage
 
 from pilothouse import payloads
-from pilothouse.agents.seams import ASKS, Calls, Effects, ForeignTool, Question, ask_model, call_tool, effect_of
+from pilothouse.agents.declared import Declarations, KnownTool
+from pilothouse.agents.seams import Calls, Question, ask_model, call_tool
 from pilothouse.engine.agent import SOURCE
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.context import Context
@@ -152,8 +153,7 @@ def _journaled_tool(calls: Calls, tool: FunctionTool) -> FunctionTool:
     async def invoke(context: ToolContext[Any], arguments: str) -> Any:
         name = f"{tool.name}.{context.tool_call_id[-ID_SHOWN:]}"
         given = payloads.decode(arguments) if arguments else {}
-        risk = ASKS if context.tool_call_id in calls.to_approve else 0
-        foreign = ForeignTool(tool.name, effect_of(tool.name, calls.effects), risk=risk)
+        foreign = calls.tool(_known(tool), is_asked_for=context.tool_call_id in calls.to_approve)
 
         async def call(edited: dict[str, Any]) -> Any:
             return await inner(context, arguments if edited == given else payloads.encode(edited))
@@ -182,25 +182,46 @@ def _with_all_allowed(calls: Calls, result: RunResult) -> RunState[Any]:
 
 def refuse_own_models(agent: Agent[Any]) -> None:
     """Raises ConfigError where an agent, or one that it hands off to, brings a model that would pass by the gateway."""
-    seen, waiting = set[int](), [agent]
-    while waiting:
-        each = waiting.pop()
+    for each in _agents_from(agent):
         if each.model is not None and not isinstance(each.model, str):
             raise ConfigError(
                 f"agent {each.name!r} brings a {type(each.model).__name__}, asked past limits and journal; "
                 "name its model by text, or put a route in its place: app.add_agent(agent, model='default')"
             )
+
+
+def _agents_from(agent: Agent[Any]) -> Iterator[Agent[Any]]:
+    """The agent and those that it hands off to, each once."""
+    seen, waiting = set[int](), [agent]
+    while waiting:
+        each = waiting.pop()
         if id(each) not in seen:
             seen.add(id(each))
             waiting.extend(other for other in each.handoffs if isinstance(other, Agent))
+            yield each
 
 
-def make_handler(name: str, agent: Agent[Any], deps: Any, effects: Effects) -> Callable[..., Awaitable[Any]]:
-    """A handler that takes a prompt and returns the agent's final output. `deps` is the SDK's context."""
+def _has_other_tools(agent: Agent[Any]) -> bool:
+    """Whether it may come to tools that are seen in a run only."""
+    return bool(agent.mcp_servers) or not all(isinstance(each, Agent) for each in agent.handoffs)
+
+
+def _known(tool: FunctionTool) -> KnownTool:
+    return KnownTool(tool.name, None, tool.params_json_schema.get("properties", ()))
+
+
+def make_handler(name: str, agent: Agent[Any], deps: Any, declarations: Declarations) -> Callable[..., Awaitable[Any]]:
+    """A handler that takes a prompt and returns the agent's final output. `deps` is the SDK's context.
+
+    Raises ConfigError for what is declared of a tool and cannot be.
+    """
+    known = list(_agents_from(agent))
+    tools_known = [_known(tool) for each in known for tool in each.tools if isinstance(tool, FunctionTool)]
+    declarations.check(tools_known, are_all=not any(map(_has_other_tools, known)))
 
     async def handler(ctx: Context, prompt: str, context: dict[str, Any] | None = None) -> Any:
         attempt = ctx.attempt_state
-        calls = Calls(attempt, effects)
+        calls = Calls(attempt, declarations)
         journaled = _journaled_agent(calls, agent, {})
         models = JournaledModels(attempt, name, attempt.agent.options.model)
         config = RunConfig(model_provider=models, tracing_disabled=True)

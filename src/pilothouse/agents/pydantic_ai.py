@@ -7,7 +7,7 @@ and every tool call, whichever toolset it comes from.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,9 +18,11 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
+from pydantic_ai.toolsets import FunctionToolset
 
 from pilothouse import payloads
-from pilothouse.agents.seams import ASKS, Calls, Effects, ForeignTool, Question, ask_model, call_tool, effect_of
+from pilothouse.agents.declared import Declarations, KnownTool
+from pilothouse.agents.seams import Calls, Question, ask_model, call_tool
 from pilothouse.engine.agent import SOURCE
 from pilothouse.engine.attempt import Attempt
 from pilothouse.engine.context import Context
@@ -102,9 +104,8 @@ class JournaledTools(AbstractCapability[Any]):
         args: dict[str, Any],
         handler: WrapToolExecuteHandler,
     ) -> Any:
-        effect = effect_of(call.tool_name, self._calls.effects, tool_def.metadata)
-        platform = (tool_def.metadata or {}).get("platform")
-        tool = ForeignTool(call.tool_name, effect, platform, risk=ASKS if ctx.tool_call_approved else 0)
+        known = KnownTool(call.tool_name, tool_def.metadata, _arguments(tool_def, args))
+        tool = self._calls.tool(known, is_asked_for=ctx.tool_call_approved)
 
         async def execute(given: dict[str, Any]) -> dict[str, Any]:
             try:
@@ -133,8 +134,14 @@ class JournaledTools(AbstractCapability[Any]):
 Deps = Any | Callable[[Context], Any]
 
 
-def make_handler(name: str, agent: Agent[Any, Any], deps: Deps, effects: Effects) -> Callable[..., Awaitable[Any]]:
-    """A handler that takes a prompt, and what `deps` may look at as `context`; it returns what the agent returns."""
+def make_handler(
+    name: str, agent: Agent[Any, Any], deps: Deps, declarations: Declarations
+) -> Callable[..., Awaitable[Any]]:
+    """A handler that takes a prompt, and what `deps` may look at as `context`; it returns what the agent returns.
+
+    Raises ConfigError for what is declared of a tool and cannot be.
+    """
+    declarations.check(_tools_of(agent), are_all=all(isinstance(each, FunctionToolset) for each in agent.toolsets))
     model = agent.model
     own_model = model if isinstance(model, Model) else None
     named = str(model) if isinstance(model, str) else None
@@ -144,7 +151,7 @@ def make_handler(name: str, agent: Agent[Any, Any], deps: Deps, effects: Effects
         route = attempt.agent.options.model or named
         journaled = JournaledModel(attempt, name, route, None if attempt.agent.options.model else own_model)
         given = await _made(deps, ctx)
-        tools = JournaledTools(Calls(attempt, effects))
+        tools = JournaledTools(Calls(attempt, declarations))
         try:
             result = await agent.run(prompt, model=journaled, deps=given, capabilities=[tools])
         except AgentRunError as error:
@@ -162,6 +169,20 @@ async def _made(deps: Deps, ctx: Context) -> Any:
         return deps
     made = deps(ctx)
     return await made if inspect.isawaitable(made) else made
+
+
+def _arguments(tool_def: ToolDefinition, args: Mapping[str, Any]) -> set[str]:
+    """Of a tool that may not have been known before the run."""
+    return {*tool_def.parameters_json_schema.get("properties", ()), *args}
+
+
+def _tools_of(agent: Agent[Any, Any]) -> Iterator[KnownTool]:
+    """Those that are known before a run; a single argument that is a model stands for its fields."""
+    for toolset in agent.toolsets:
+        for tool in toolset.tools.values() if isinstance(toolset, FunctionToolset) else ():
+            single = tool.function_schema.single_arg_name
+            arguments = (single,) if single else tuple(tool.function_schema.json_schema.get("properties", ()))
+            yield KnownTool(tool.name, tool.metadata, arguments)
 
 
 def _facts(agent: Agent[Any, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_jsonable_python
 
 from pilothouse import payloads
+from pilothouse.agents.declared import Declarations, KnownTool
 from pilothouse.domain.effects import Effect
 from pilothouse.domain.retries import RetryPolicy
 from pilothouse.engine.attempt import Attempt
@@ -21,8 +22,9 @@ from pilothouse.engine.runaways import note_stored
 from pilothouse.engine.signature import StepTraits
 from pilothouse.engine.steps import StepCall, answer_of
 from pilothouse.engine.switches import EffectGate, pass_switches
-from pilothouse.engine.tool_calls import TOOL_KIND
-from pilothouse.errors import FatalError
+from pilothouse.engine.tool_calls import TOOL_KIND, declared_by
+from pilothouse.engine.tools import ToolOptions
+from pilothouse.errors import ConfigError, FatalError
 from pilothouse.llm.messages import load_response
 from pilothouse.llm.prompts import Prompt
 
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
     from pydantic_ai.models import Model, ModelRequestParameters
     from pydantic_ai.settings import ModelSettings
-
-Effects = Mapping[str, Effect]
-"""The effect classes of an agent's tools, by name."""
 
 ASKS = 2
 """The risk tier of a call that the framework itself wants a person to approve: one reviewer."""
@@ -82,17 +81,32 @@ async def ask_question(attempt: Attempt, name: str, question: Question, facts: A
 
 @dataclass(frozen=True, slots=True)
 class ForeignTool:
-    """A tool of a framework, and what is known of it. `risk` is a tier, as of a tool of the App."""
+    """A tool of a framework. `is_asked_for`: the framework itself wants a person to approve the call."""
 
     name: str
-    effect: Effect = Effect.WRITE
-    platform: str | None = None
-    risk: int = 0
-    cost_microusd: int = 0
+    options: ToolOptions
+    is_asked_for: bool = False
+
+    @property
+    def effect(self) -> Effect:
+        return self.options.effect
+
+    @property
+    def platform(self) -> str | None:
+        return self.options.platform
+
+    @property
+    def cost_microusd(self) -> int:
+        return self.options.cost_microusd
 
     @property
     def is_repeatable(self) -> bool:
         return self.effect is Effect.IDEMPOTENT
+
+    @property
+    def declared(self) -> Declared:
+        found = declared_by(self.name, self.options)
+        return found._replace(risk=max(found.risk, ASKS)) if self.is_asked_for else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +117,15 @@ class Calls:
     """
 
     attempt: Attempt
-    effects: Effects
+    declarations: Declarations
     to_approve: set[str] = field(default_factory=set)
+
+    def tool(self, known: KnownTool, *, is_asked_for: bool = False) -> ForeignTool:
+        """Raises FatalError where what is said of it cannot be, which is seen at the start of those known then."""
+        try:
+            return ForeignTool(known.name, self.declarations.of(known), is_asked_for)
+        except ConfigError as error:
+            raise FatalError(str(error)) from error
 
 
 async def call_tool(
@@ -125,8 +146,7 @@ async def call_tool(
         await note_stored(attempt, asked, stored, tool.name)
         return kept_answer(stored, None, tool)
     await pass_switches(attempt, tool.name)
-    declared = Declared(tool.name, tool.effect, tool.platform, risk=tool.risk)
-    given = await permit(Call(attempt, asked, declared, "model", dict), dict(arguments))
+    given = await permit(Call(attempt, asked, tool.declared, "model", dict), dict(arguments))
     text = payloads.encode(to_jsonable_python(given, fallback=str, inf_nan_mode="strings"))
     governed = GovernedCall(attempt, asked, tool, "model", text)
     traits = StepTraits(tool.name, None, is_async=True)
@@ -143,19 +163,6 @@ def _unique(attempt: Attempt, name: str) -> str:
     """Counted for each step by itself: what is asked inside a tool is not asked when the tool's answer is there."""
     path = current_path.get()
     return attempt.unique(f"{path}/{name}").removeprefix(f"{path}/")
-
-
-def effect_of(tool: str, effects: Effects, metadata: Mapping[str, Any] | None = None) -> Effect:
-    """What was said of a tool at its agent's registration, else in its metadata; one that says nothing is a write.
-
-    Raises FatalError for a word in the metadata that is no effect class.
-    """
-    if tool in effects:
-        return effects[tool]
-    said = (metadata or {}).get("effect", Effect.WRITE)
-    if said not in tuple(Effect):
-        raise FatalError(f"tool {tool!r} has the effect {said!r} in its metadata; there is {', '.join(Effect)}")
-    return Effect(said)
 
 
 def _plain(value: Any) -> Any:

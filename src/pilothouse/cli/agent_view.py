@@ -14,6 +14,7 @@ from pilothouse import payloads
 from pilothouse.cli import output
 from pilothouse.cli.budgets import limits_table
 from pilothouse.cli.call_view import usd
+from pilothouse.domain.words import counted
 
 TONES: Mapping[str, str] = {"red": "bold red", "amber": "yellow", "green": "green", "grey": "dim"}
 SPARE = ("waiting", "running", "cost today", "ended today", "queued")
@@ -56,7 +57,7 @@ def _facts(row: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "today", f"{_ended(row)} ended" + (f", {_share(row)} of them succeeded" if _share(row) else "")
     if row["measured_runs"]:
         middle, high = output.seconds(row["median_seconds"]), output.seconds(row["p95_seconds"])
-        latest = output.counted(row["measured_runs"], "run")
+        latest = counted(row["measured_runs"], "run")
         yield "latency", f"{middle} in the middle, {high} for 95 %, of the latest {latest} that ended"
     yield "cost today", usd(row["cost_microusd_today"]) + ("" if limit is None else f" of {usd(limit)}")
     yield "workers", f"{row['workers']:,} live"

@@ -21,6 +21,7 @@ from pilothouse.control.views import view
 from pilothouse.domain.budgets import Level, command_for, parse_amount
 from pilothouse.domain.limits import Limit as Wanted
 from pilothouse.domain.limits import Period, Unit, show_amount
+from pilothouse.domain.words import counted
 from pilothouse.errors import FieldError, InvalidInput
 
 SHOWN = 20
@@ -103,14 +104,14 @@ def set_budget(
     calls: Calls = None,
     seconds: Seconds = None,
     per: Annotated[
-        Literal["day", "month"], Parameter(help="The period; a run's limits are for the whole run.")
-    ] = "day",
+        Literal["day", "month"] | None, Parameter(help="Day unless said; a run's limits are for the whole run.")
+    ] = None,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """Set a limit from now on, or lift it with `none`. `*` in the place of a name is each of a kind."""
     unit, amount = _one_amount(usd=usd, tokens=tokens, actions=actions, calls=calls, seconds=seconds)
-    period = Period.RUN if scope.startswith(("run:", "run@")) else Period(per)
+    period = _period(scope, per)
     limit = Wanted(scope, period, unit, amount)
     before = run(lambda db: limits.set_limit(db, limit, principal=principal(), reason=reason))
     settings = load_settings()
@@ -157,6 +158,15 @@ def grant(
     return None
 
 
+def _period(scope: str, per: str | None) -> Period:
+    if not scope.startswith(("run:", "run@")):
+        return Period(per or "day")
+    if per is not None:
+        told = f"a limit of {scope} is for the whole run, not per {per}; leave --per out"
+        raise InvalidInput(told, [FieldError("per", told)])
+    return Period.RUN
+
+
 def _one_amount(**given: str | None) -> tuple[Unit, int | None]:
     names = {"usd": Unit.MICROUSD}
     chosen = [(names.get(name) or Unit(name), text) for name, text in given.items() if text is not None]
@@ -188,7 +198,7 @@ def explain(run_id: RunId, *, as_json: AsJson = False) -> None:
     output.print_table(made, empty="no limit applies to it")
     out = output.console()
     for route in told["routes"]:
-        calls = output.counted(route["calls"], "call")
+        calls = counted(route["calls"], "call")
         out.print(
             f"route {route['name']}: {calls}; at most {route['max_calls_per_run']} questions of a run "
             f"(asked: {told['questions']}), {route['max_input_tokens']:,} tokens in and "

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from pilothouse.cli import output
 from pilothouse.domain.limits import Unit
+from pilothouse.domain.words import counted
 
 OUTCOME_STYLES = {"answered": "green", "cached": "cyan", "failed": "red", "skipped": "yellow", "succeeded": "green"}
 CENT, DOLLAR = 10_000, 1_000_000
@@ -27,8 +28,8 @@ def found_cost(found: dict[str, Any]) -> str | None:
         return None
     asked = sum(1 for call in found["model_calls"] if call["outcome"] == "answered")
     total = usd(sum(call["cost_microusd"] for call in calls))
-    tools = output.counted(len(found["tool_calls"]), "tool call")
-    return f"{total} for {output.counted(asked, 'model call')}, {tools}"
+    tools = counted(len(found["tool_calls"]), "tool call")
+    return f"{total} for {counted(asked, 'model call')}, {tools}"
 
 
 def limits_met(budget: dict[str, Any]) -> str:

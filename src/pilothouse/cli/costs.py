@@ -21,6 +21,7 @@ from pilothouse.domain.costs import Compared
 from pilothouse.domain.exports import Export, read_export
 from pilothouse.domain.limits import Unit, show_amount
 from pilothouse.domain.prices import Usage
+from pilothouse.domain.words import counted
 from pilothouse.errors import FieldError, InvalidInput
 from pilothouse.store.database import Database
 
@@ -175,13 +176,13 @@ def reconcile(
     if booked is not None:
         out = output.console()
         out.print(
-            f"{output.counted(booked['settled'], 'reservation')} settled with {_usd(booked['settled_microusd'])}, and "
+            f"{counted(booked['settled'], 'reservation')} settled with {_usd(booked['settled_microusd'])}, and "
             f"{_usd(booked['adjusted_microusd'])} booked beside",
             soft_wrap=True,
         )
         if booked["left"]:
             why = "their day goes on, calls are under way, or one side knows no cost"
-            left = output.counted(len(booked["left"]), "row")
+            left = counted(len(booked["left"]), "row")
             out.print(f"{left} left alone: {why}", style="dim", soft_wrap=True)
     return None
 

@@ -164,11 +164,6 @@ def _without(made: Table, heading: str) -> Table:
     return slim
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 run`, `2,000 runs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def size(count: float) -> str:
     """Bytes as people read them."""
     for unit in ("B", "KiB", "MiB"):

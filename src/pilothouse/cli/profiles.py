@@ -20,6 +20,7 @@ from pilothouse.clock import SystemClock, from_datetime
 from pilothouse.control import profiles as verbs
 from pilothouse.control.profiles import MOST_RUNS, Period
 from pilothouse.domain.profiles import GROUPS, By
+from pilothouse.domain.words import counted
 from pilothouse.errors import FieldError, InvalidInput
 
 LINES_SHOWN = 10
@@ -67,7 +68,7 @@ def report(
     if as_csv and by is not None:
         return _print_csv(found[f"by_{by}"])
     out = output.console()
-    runs = output.counted(found["runs"], "run")
+    runs = counted(found["runs"], "run")
     covered = f"submitted from {output.clock_time(found['since'])} until {output.clock_time(found['until'])} UTC"
     out.print(Text.assemble((runs, "bold"), f" {covered}"), soft_wrap=True)
     if found["is_cut"]:

@@ -22,6 +22,7 @@ from pilothouse.cli.safe import safe
 from pilothouse.cli.session import run
 from pilothouse.config import Settings, load_settings
 from pilothouse.control.top import top as look
+from pilothouse.domain.words import counted
 from pilothouse.errors import StoreError
 from pilothouse.store.database import Database
 
@@ -146,10 +147,8 @@ def _headline(found: Mapping[str, Any]) -> Text:
 
 def _people(found: Mapping[str, Any]) -> Text:
     """What waits for somebody, with the command that shows it."""
-    approvals, blocked = output.counted(found["approvals"], "approval"), output.counted(found["blocked_runs"], "run")
-    dead = (
-        f"{found['dead']:,}+ dead letters" if found["has_more_dead"] else output.counted(found["dead"], "dead letter")
-    )
+    approvals, blocked = counted(found["approvals"], "approval"), counted(found["blocked_runs"], "run")
+    dead = f"{found['dead']:,}+ dead letters" if found["has_more_dead"] else counted(found["dead"], "dead letter")
     firing = [f"{count:,} {severity}" for severity, count in found["alerts"].items() if count]
     parts = (
         (firing, f"alerts fire: {', '.join(firing)}", "`alerts list`", "bold red"),

@@ -18,6 +18,7 @@ from pilothouse.domain.budgets import Standing
 from pilothouse.domain.calendars import Calendar
 from pilothouse.domain.limits import Unit, show_amount
 from pilothouse.domain.runs import RunState
+from pilothouse.domain.words import counted
 from pilothouse.store.database import Transaction
 
 CONFIDENCE = 0.99
@@ -60,7 +61,7 @@ def _queues(tx: Transaction, scene: Scene) -> Iterator[Reading]:
         look = f"`pilothouse runs list --agent {queue.agent} --state queued`"
         told = f"the oldest due run of {queue.agent} in lane {queue.lane} has waited {age:,.0f} s; {look}"
         yield Reading("queue-age", subject, age, told, queue.agent)
-        told = f"{depth:,} runs of {queue.agent} are queued in lane {queue.lane}: {queue_advice(depth)}; {look}"
+        told = f"{counted(depth, 'queued run')} of {queue.agent} in lane {queue.lane}: {queue_advice(depth)}; {look}"
         yield Reading("queue-depth", subject, float(depth if age > 0 else 0), told, queue.agent)
 
 
@@ -85,8 +86,8 @@ def _failures(tx: Transaction, scene: Scene) -> Iterator[Reading]:
         total = failed + by_state.get(RunState.SUCCEEDED, 0)
         bound = lower_bound(failed, total, confidence=CONFIDENCE) if total else 0.0
         told = (
-            f"{failed:,} of {total:,} runs of {agent} failed in the last 15 min: at least {bound:.0%} with 99 % "
-            f"confidence; `pilothouse runs list --agent {agent} --state failed`"
+            f"{failed:,} of {counted(total, 'run')} of {agent} failed in the last 15 min: at least {bound:.0%} "
+            f"with 99 % confidence; `pilothouse runs list --agent {agent} --state failed`"
         )
         yield Reading("failure-rate", f"agent:{agent}", bound, told, agent)
 
@@ -100,8 +101,8 @@ def _tool_failures(tx: Transaction, scene: Scene) -> Iterator[Reading]:
         failed, total = by_outcome.get("failed", 0), sum(by_outcome.values())
         bound = lower_bound(failed, total, confidence=CONFIDENCE) if total else 0.0
         told = (
-            f"{failed:,} of {total:,} calls of tool {tool} failed in the last 15 min: at least {bound:.0%} with 99 % "
-            f"confidence; `pilothouse switch trip tool:{tool}` holds its calls"
+            f"{failed:,} of {counted(total, 'call')} of tool {tool} failed in the last 15 min: at least {bound:.0%} "
+            f"with 99 % confidence; `pilothouse switch trip tool:{tool}` holds its calls"
         )
         yield Reading("tool-failure-rate", f"tool:{tool}", bound, told)
 
@@ -111,9 +112,7 @@ def _lost(tx: Transaction, scene: Scene) -> Iterator[Reading]:
     for key, span in history.spans_in(tx, "attempts", seconds=WINDOW_SECONDS).items():
         by_agent[key.agent] += span.increase if key.label == "lost" else 0
     for agent, lost in sorted(by_agent.items()):
-        told = (
-            f"{lost:,} attempts of {agent} were lost with their workers in the last 15 min; `pilothouse workers list`"
-        )
+        told = f"{counted(lost, 'attempt')} of {agent} lost with a worker in the last 15 min; `pilothouse workers list`"
         yield Reading("attempts-lost", f"agent:{agent}", float(lost), told, agent)
 
 
@@ -126,7 +125,7 @@ def _dead(tx: Transaction, scene: Scene) -> Iterator[Reading]:
         grown[key.agent] += span.increase if key.label == RunState.FAILED else 0
     for agent, new in sorted(grown.items()):
         more = min(new, failed[agent])  # those that were redriven are no dead letters any more
-        told = f"{more:,} runs of {agent} became dead letters in the last hour; `pilothouse dead list --agent {agent}`"
+        told = f"{counted(more, 'new dead letter')} of {agent} in the last hour; `pilothouse dead list --agent {agent}`"
         yield Reading("dead-letters-growing", f"agent:{agent}", float(more), told, agent)
 
 
@@ -172,8 +171,7 @@ def _standing(standing: Standing, at: int) -> Iterator[Reading]:
     subject = f"{standing.account}/{standing.period}/{standing.unit}"
     whose = {"agent": name if kind == "agent" else "", "tenant": name if kind == "tenant" else ""}
     share = standing.used_share
-    used, limit = (show_amount(amount, standing.unit) for amount in (standing.used, standing.limit or 0))
-    told = f"{used} of {limit} are used for {standing.account} in {standing.period}, {share:.0%}"
+    told = f"{_used_of(standing)} used for {standing.account} in {standing.period}, {share:.0%}"
     raise_it = f"`pilothouse budget set {standing.account} …` gives more, `pilothouse budget list` shows all"
     if standing.unit is Unit.ACTIONS:
         yield Reading("action-cap-reached", subject, share, f"ACTION_CAP_REACHED: {told}; {raise_it}", **whose)
@@ -191,6 +189,11 @@ def _standing(standing: Standing, at: int) -> Iterator[Reading]:
         yield Reading("budget-forecast", subject, _since(at, exhausted_at), text, **whose)
 
 
+def _used_of(standing: Standing) -> str:
+    used = show_amount(standing.used, standing.unit) if standing.unit is Unit.MICROUSD else f"{standing.used:,}"
+    return f"{used} of {show_amount(standing.limit or 0, standing.unit)}"
+
+
 def _elapsed_share(standing: Standing, at: int) -> float:
     begins_at, ends_at = standing.begins_at or at, standing.ends_at or at
     return max(1e-3, (at - begins_at) / max(1, ends_at - begins_at))
@@ -201,7 +204,7 @@ def _overruns(tx: Transaction, scene: Scene) -> Iterator[Reading]:
     for row in tx.fetch_all("late_overruns", since=since, limit=ENTRIES_LOOKED_AT):
         beyond = show_amount(max(0, row["beyond_microusd"]), Unit.MICROUSD)
         told = (
-            f"{row['calls']:,} calls of {row['agent']} in the last 15 min used more than was reserved for them, "
+            f"{counted(row['calls'], 'call')} of {row['agent']} in the last 15 min used more than was reserved, "
             f"{beyond} in money; `pilothouse budget explain {row['run_id']}`"
         )
         yield Reading("limit-overrun", f"agent:{row['agent']}", float(row["calls"]), told, row["agent"])
@@ -214,19 +217,19 @@ def _approvals(tx: Transaction, scene: Scene) -> Iterator[Reading]:
     for row in tx.fetch_all("pending_by_agent", most=COUNTED_AT_MOST):
         agent, subject = row["agent"], f"agent:{row['agent']}"
         look = f"`pilothouse approvals list --agent {agent}`"
-        waited = _since(row["oldest"], row["now"])
-        told = f"{row['approvals']:,} approvals of {agent} wait, the oldest for {waited / 60:,.0f} min; {look}"
+        waited, waiting = _since(row["oldest"], row["now"]), counted(row["approvals"], "waiting approval")
+        told = f"{waiting} of {agent}, the oldest for {waited / 60:,.0f} min; {look}"
         yield Reading("approvals-waiting", subject, waited, told, agent)
         if row["next_deadline"] is not None:
             left = _since(row["now"], row["next_deadline"])
-            told = f"the next deadline of {row['approvals']:,} approvals of {agent} is in {left / 60:,.0f} min; {look}"
+            told = f"the next deadline of {waiting} of {agent} is in {left / 60:,.0f} min; {look}"
             yield Reading("approval-deadline", subject, left, told, agent)
 
 
 def _unknown(tx: Transaction, scene: Scene) -> Iterator[Reading]:
     for row in tx.fetch_all("unknown_by_tool", most=COUNTED_AT_MOST):
         told = (
-            f"nobody knows whether {row['effects']:,} calls of tool {row['tool']} took place, the oldest of "
+            f"nobody knows what became of {counted(row['effects'], 'call')} of tool {row['tool']}, the oldest of "
             f"{isoformat(row['oldest'])}; `pilothouse effects show {row['id']}`"
         )
         yield Reading("effects-unknown", f"tool:{row['tool']}", float(row["effects"]), told)
@@ -235,7 +238,7 @@ def _unknown(tx: Transaction, scene: Scene) -> Iterator[Reading]:
 def _runaways(tx: Transaction, scene: Scene) -> Iterator[Reading]:
     for row in tx.fetch_all("runaways_by_agent"):
         told = (
-            f"{row['halted']:,} runs of {row['agent']} were halted because they may have run away; "
+            f"{counted(row['halted'], 'halted run')} of {row['agent']} may have run away; "
             f"`pilothouse runs why {row['run_id']}`"
         )
         yield Reading("runaway-suspected", f"agent:{row['agent']}", float(row["halted"]), told, row["agent"])
@@ -251,7 +254,7 @@ def _calibration(tx: Transaction, scene: Scene) -> Iterator[Reading]:
 def _incidents(tx: Transaction, scene: Scene) -> Iterator[Reading]:
     for row in tx.fetch_all("incidents_by_agent"):
         look = f"`pilothouse incident show {row['id']}`"
-        told = f"{row['incidents']:,} critical incidents of {row['agent']} are open; {look}"
+        told = f"{counted(row['incidents'], 'open critical incident')} of {row['agent']}; {look}"
         yield Reading("incident-open", f"agent:{row['agent']}", float(row["incidents"]), told, row["agent"])
 
 

@@ -162,7 +162,7 @@ class Evidence:
                 f"{self.decided} of {SUPERVISED_ACTIONS} supervised actions are decided",
             ),
             (
-                self.bound > TARGET_RATE,
+                not self.decided or self.bound > TARGET_RATE,
                 f"the approval rate is {self.bound:.1%} or more ({self.approved} of {self.decided}, 95 % sure), "
                 f"not over {TARGET_RATE:.0%}",
             ),

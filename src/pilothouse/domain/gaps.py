@@ -153,12 +153,21 @@ def _open(facts: Facts, before: Row | None, start: int) -> Iterator[Gap]:
         )  # fmt: skip
         return
     kinds = sorted({row["kind"] for row in facts.waits}, key=list(_PART_OF_WAIT).index)
-    names = [f"{row['kind']} {row['name']}" for row in facts.waits]
+    names = [_waited_for(row["kind"], row["name"]) for row in facts.waits]
     name = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "") if names else "timer"
     part = _PART_OF_WAIT[kinds[0]] if kinds else "timer"
     asks_a_person = part == "signal" and name.endswith(_BY_A_PERSON)
     detail = _reason(facts, before) if before is not None else ""
     yield Gap("wait", "people" if asks_a_person else part, name, start, None, "waiting", detail)
+
+
+def _waited_for(kind: str, name: str) -> str:
+    """A wait in words; that for a limit is named `account/period/unit@epoch`."""
+    if kind != "limit":
+        return f"{kind} {name}"
+    account, period, unit = name.rpartition("@")[0].rsplit("/", 2)
+    what = "dollars" if unit == "microusd" else unit
+    return f"room for {what} of {account}" + ("" if period == "run" else f" on {period}")
 
 
 def _woken(facts: Facts, before: Row | None, start: int, due: int) -> Iterator[Gap]:

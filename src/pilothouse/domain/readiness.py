@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from pilothouse.domain.words import counted
+
 T = TypeVar("T")
 
 Status = Literal["ready", "degraded", "not_ready"]
@@ -152,7 +154,7 @@ def _models(facts: Facts, routes: Mapping[str, Sequence[str]]) -> Check:
 
 
 def _reachable(routes: Sized) -> str:
-    return f"{len(routes)} route{'' if len(routes) == 1 else 's'} reachable"
+    return f"{counted(len(routes), 'route')} reachable"
 
 
 def _why_silent(model: str, facts: Facts) -> str | None:
@@ -174,8 +176,9 @@ def _switches(tripped: Sequence[str]) -> Check:
 
 
 def _budgets(spent: Sequence[str]) -> Check:
+    """Limits for each of a kind have any number of accounts, too many for a check that anybody may ask for."""
     if not spent:
-        return Check("ready", "room under every limit")
+        return Check("ready", "room under every limit of one account; those for each, as user:*, are not checked")
     command = "pilothouse budget list"
     is_global = any(account.startswith("global ") for account in spent)
     told = f"used up: {_named(spent)}; runs that need more wait"

@@ -21,7 +21,7 @@ from pilothouse.engine.runaways import note_stored
 from pilothouse.engine.signature import decode_result
 from pilothouse.engine.steps import StepCall
 from pilothouse.engine.switches import EffectGate, pass_switches
-from pilothouse.engine.tools import EFFECT_KEY, Tool
+from pilothouse.engine.tools import EFFECT_KEY, Tool, ToolOptions
 from pilothouse.errors import ToolError
 from pilothouse.store.database import Row
 
@@ -30,11 +30,14 @@ TOOL_KIND = "tool"
 
 def declared(tool: Tool) -> Declared:
     """What policies look at, of a tool."""
-    options = tool.options
+    return declared_by(tool.name, tool.options, tool.schema)
+
+
+def declared_by(name: str, options: ToolOptions, schema: Mapping[str, Any] | None = None) -> Declared:
     return Declared(
-        tool.name,
-        tool.effect,
-        tool.platform,
+        name,
+        options.effect,
+        options.platform,
         options.cost_usd,
         options.risk,
         options.amount,
@@ -42,7 +45,7 @@ def declared(tool: Tool) -> Declared:
         options.confidence,
         options.billing,
         options.data_class,
-        tool.schema,
+        schema,
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUserError
+from typing_extensions import TypedDict
 
 from pilothouse import payloads
 from pilothouse.domain.effects import Effect
@@ -34,6 +35,20 @@ class Secret:
     name: str
 
 
+class ToolFacts(TypedDict, total=False):
+    """What limits, policies and autonomy look at, of any tool, an App's or a framework's; see `App.tool`."""
+
+    effect: str
+    platform: str
+    cost_usd: float
+    risk: int
+    amount: str
+    people: str
+    confidence: str
+    billing: Literal["none", "one_time", "recurring"]
+    data_class: str
+
+
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
     """See `App.tool`."""
@@ -51,6 +66,10 @@ class ToolOptions:
     confidence: str | None = None
     billing: Billing = "none"
     data_class: str | None = None
+
+    @property
+    def cost_microusd(self) -> int:
+        return round(self.cost_usd * 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +101,7 @@ class Tool:
 
     @property
     def cost_microusd(self) -> int:
-        return round(self.options.cost_usd * 1_000_000)
+        return self.options.cost_microusd
 
     @property
     def is_repeatable(self) -> bool:
@@ -118,11 +137,11 @@ def make_tool(function: Function, name: str | None = None, options: ToolOptions 
         raise ConfigError(f"tool {chosen!r} is {function!r}, which cannot be called; give a function")
     if not chosen.replace("-", "_").isidentifier() or len(chosen) > 64:
         raise ConfigError(f"tool {chosen!r}: models take names of up to 64 letters, digits, _ and -")
-    _check_options(chosen, options)
+    check_options(chosen, options)
     hints = _type_hints(function, chosen)
     secrets = {parameter: secret.name for parameter, hint in hints.items() if (secret := _secret_of(hint)) is not None}
     fields, takes_effect_key = _fields(function, chosen, hints, secrets)
-    _check_named(chosen, options, fields)
+    check_named(chosen, options, fields)
     try:
         arguments: type[BaseModel] = create_model(chosen, __config__=ConfigDict(extra="forbid"), **fields)
         schema = arguments.model_json_schema()
@@ -135,7 +154,8 @@ def make_tool(function: Function, name: str | None = None, options: ToolOptions 
     return Tool(chosen, function, description, options, schema, validate, secrets, takes_effect_key)
 
 
-def _check_options(name: str, options: ToolOptions) -> None:
+def check_options(name: str, options: ToolOptions) -> None:
+    """Raises ConfigError for what cannot be."""
     if options.cost_usd < 0:
         raise ConfigError(f"tool {name!r}: cost_usd is {options.cost_usd}; it must be 0 or more")
     if options.timeout_seconds is not None and options.timeout_seconds <= 0:
@@ -147,7 +167,7 @@ def _check_options(name: str, options: ToolOptions) -> None:
         raise ConfigError(f"tool {name!r}: billing is {options.billing!r}; it is none, one_time or recurring")
 
 
-def _check_named(name: str, options: ToolOptions, fields: Mapping[str, Any]) -> None:
+def check_named(name: str, options: ToolOptions, fields: Iterable[str]) -> None:
     """What says how much must be an argument, or no policy would ever see it."""
     for option in ("amount", "people", "confidence"):
         argument = getattr(options, option)

@@ -29,7 +29,11 @@ async def list_policies(backend: BackendOf) -> Response:
     "/policies/explain", openapi_extra=takes(requests.ExplainPolicy), responses=gives(approval_schemas.PolicyVerdict)
 )
 async def explain_policy(request: Request, backend: BackendOf) -> Response:
-    """What would become of an action, and what each rule that applies says."""
+    """What would become of an action, and what each rule that applies says.
+
+    Only the rules of the settings speak: policies in Python, and what a tool declares (its effect, amount, risk, …),
+    are in the workers' App, which is not known here. Say what the tool declares; `pilothouse policy explain` knows it.
+    """
     body = await read_model(request, requests.ExplainPolicy)
     return answer(
         policies.explain(backend.settings.rulebook(), _proposal(body), _facts(body, backend.db.clock.now_us()))
