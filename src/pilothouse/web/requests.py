@@ -381,4 +381,5 @@ ALL: tuple[type[BaseModel], ...] = (
     SetBudget,
     GrantMore,
     SettleReservation,
+    Reconcile,
 )
