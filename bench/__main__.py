@@ -208,7 +208,7 @@ def sqlite_urls() -> Iterator[Callable[[], str]]:
 def postgres_urls(given: str | None) -> Iterator[Callable[[], str]]:
     """New databases on the server of `given`, or on one that is started for this."""
     directory, descriptor = open_run_directory()
-    url = given or create_server(directory).url()
+    url = given or create_server(directory, is_durable=True).url()
     try:
         yield lambda: _new_database(url)
     finally:

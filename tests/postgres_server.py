@@ -33,10 +33,11 @@ SERVER_OPTIONS = {
     "shared_buffers": "64MB",
     "synchronous_commit": "on",
     "timezone": "UTC",
-    # What a killed process has written the kernel keeps; these are for a machine that goes down, as no test does.
-    "fsync": "off",
-    "full_page_writes": "off",
 }
+HASTY_OPTIONS = {"fsync": "off", "full_page_writes": "off"}
+"""What a killed process has written the kernel keeps; these are for a machine that goes down, as no test does."""
+
+ROOT = Path(__file__).parents[1]
 
 
 class PostgresUnavailable(Exception):
@@ -61,11 +62,15 @@ def _version(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PostgresServer:
-    """One server on its own folder and port. `start` it again after `stop` or `kill`: data and port stay."""
+    """One server on its own folder and port. `start` it again after `stop` or `kill`: data and port stay.
+
+    One that `is_durable` waits for its disk, which a benchmark must and a test need not.
+    """
 
     directory: Path
     binaries: Path
     port: int
+    is_durable: bool = False
 
     @property
     def data(self) -> Path:
@@ -76,7 +81,8 @@ class PostgresServer:
 
     def start(self) -> None:
         log = self.directory / SERVER_LOG
-        options = " ".join(f"-c {name}={value}" for name, value in SERVER_OPTIONS.items())
+        settings = SERVER_OPTIONS if self.is_durable else SERVER_OPTIONS | HASTY_OPTIONS
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         options += f" -c port={self.port} -c unix_socket_directories={self.directory}"
         self._pg_ctl("start", "-w", "-t", "60", "-l", str(log), "-o", options)
 
@@ -101,11 +107,11 @@ class PostgresServer:
         run_unprivileged([str(self.binaries / "pg_ctl"), action, "-D", str(self.data), *arguments], self.directory)
 
 
-def create_server(run_directory: Path) -> PostgresServer:
+def create_server(run_directory: Path, *, is_durable: bool = False) -> PostgresServer:
     """A running server with empty databases. `run_directory` comes from `open_run_directory`."""
     directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=run_directory))
     _start_guard_once(run_directory)
-    server = PostgresServer(directory=directory, binaries=_reachable_binaries(directory), port=free_port())
+    server = PostgresServer(directory, _reachable_binaries(directory), free_port(), is_durable)
     _give_to_server_user(directory)
     initdb = [str(server.binaries / "initdb"), "-D", str(server.data), "-U", "postgres", "-A", "trust"]
     run_unprivileged([*initdb, "-E", "UTF8", "--no-locale", "--no-sync"], directory)
@@ -243,8 +249,8 @@ def _start_guard_once(run_directory: Path) -> None:
         (run_directory / "guarded").touch(exist_ok=False)
     except FileExistsError:
         return
-    command = [sys.executable, __file__, str(run_directory)]
-    os.posix_spawn(sys.executable, command, os.environ, setsid=True)
+    command = [sys.executable, "-m", "tests.postgres_server", str(run_directory)]
+    os.posix_spawn(sys.executable, command, os.environ | {"PYTHONPATH": str(ROOT)}, setsid=True)
 
 
 def _guard(run_directory: Path) -> None:
