@@ -21,6 +21,7 @@ from pilothouse.engine.tool_calls import ToolStep
 from pilothouse.errors import ApprovalRejected, FatalError, RevisionRequested
 
 State = dict[str, Any]
+SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class WorkflowRun:
@@ -34,6 +35,7 @@ class WorkflowRun:
         self._nodes = 0
         self._rounds = Counter[str]()
         self._has_failed = False
+        self._forks = 0
 
     async def run(self) -> Any:
         """From START to END; what the workflow's output says of the state then."""
@@ -87,6 +89,7 @@ class WorkflowRun:
         Without that an effect of theirs would be cut short, and nobody could say whether it took place.
         """
         tasks = [asyncio.ensure_future(branch) for branch in branches]
+        self._forks += 1
         try:
             return list(await asyncio.gather(*tasks))
         except Exception:
@@ -94,6 +97,7 @@ class WorkflowRun:
             await self._ctx.attempt_state.until_calm()
             raise
         finally:
+            self._forks -= 1
             for task in tasks:
                 task.cancel()
 
@@ -126,7 +130,7 @@ class WorkflowRun:
             raise FatalError(f"the run went through {limit} nodes (limits.max_nodes); look for a loop, or raise it")
         step = name if visits == 1 else f"{name}-{visits}"
         result = await self._do_map(step, node.map, name) if node.map else await self._do(step, node, self._state, name)
-        self._write(name, node, to_jsonable_python(result))
+        self._write(name, node, _plain(result))
 
     def _write(self, name: str, node: NodeSpec, result: Any) -> None:
         for field in node.written:
@@ -138,7 +142,7 @@ class WorkflowRun:
     def _checked(self, name: str, field: str, value: Any) -> Any:
         type = self._workflow.fields[field]
         try:
-            return to_jsonable_python(self._workflow.adapters[field].validate_python(value))
+            return _plain(self._workflow.adapters[field].validate_python(value))
         except ValidationError as error:
             told = "; ".join(item["msg"] for item in error.errors()[:3])
             raise FatalError(f"node {name!r} wrote into {field!r}, which is {type.one}: {told}") from error
@@ -157,11 +161,16 @@ class WorkflowRun:
 
         return await self._together(do(place, item) for place, item in enumerate(items))
 
-    async def _do(self, step: str, node: NodeSpec, state: State, name: str) -> Any:
-        with self._ctx.attempt_state.busy():
-            return await self._do_node(step, node, state, name)
+    def _do(self, step: str, node: NodeSpec, state: State, name: str) -> Awaitable[Any]:
+        doing = self._do_alone(step, node, state, name)
+        return self._busy_with(doing) if self._forks else doing
 
-    def _do_node(self, step: str, node: NodeSpec, state: State, name: str) -> Awaitable[Any]:
+    async def _busy_with(self, doing: Awaitable[Any]) -> Any:
+        """So that a wait in another branch does not suspend the run meanwhile, and one that fails waits for its end."""
+        with self._ctx.attempt_state.busy():
+            return await doing
+
+    def _do_alone(self, step: str, node: NodeSpec, state: State, name: str) -> Awaitable[Any]:
         match node.kind:
             case "python":
                 return self._call_python(step, node, fill_argument(node.arguments, state))
@@ -243,3 +252,8 @@ class WorkflowRun:
         except (ApprovalRejected, RevisionRequested) as error:
             return {"approved": False, "note": error.note}
         return {"approved": True, "note": approved.note}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return value if value.__class__ in SCALARS else to_jsonable_python(value)
