@@ -91,7 +91,7 @@ def measure(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Fi
 
 def measure_models(store: str, new_url: Callable[[], str], scale: float) -> Iterator[Figure]:
     """Model calls through the gateway beside the client alone, and a workflow beside the same steps."""
-    calls, runs = int(640 * scale) or models.IN_FLIGHT, int(100 * scale) or 1
+    calls, runs = int(640 * scale) or models.IN_FLIGHT, int(800 * scale) or 1
     with models.fake_provider():
         alone = [_run(models.direct(calls, 1)) for _ in range(ROUNDS)]
         ours = [_run(models.through_gateway(new_url(), calls, 1)) for _ in range(ROUNDS)]
